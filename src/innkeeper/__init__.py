@@ -1,0 +1,80 @@
+"""Innkeeper hosts AI agents: bring an agent, serve it over the protocols that clients already speak.
+
+The names below are loaded when they are first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from innkeeper.version import __version__
+
+if TYPE_CHECKING:
+    from innkeeper.apps.applications import attach, create_app
+    from innkeeper.apps.pricing import pricing
+    from innkeeper.apps.registration import register_agent
+    from innkeeper.apps.servers import Server, ServerBase
+    from innkeeper.config import Settings, load_settings
+    from innkeeper.core.context import RunContext, get_context
+    from innkeeper.http.agents import router as agent_router
+    from innkeeper.http.chat import ChatResponse, stream_router
+    from innkeeper.http.contexts import RequestState
+    from innkeeper.http.requests import ChatRequest
+    from innkeeper.http.sessions import router as session_router
+    from innkeeper.runtimes.declared import Agent
+
+_HOMES = {
+    "Agent": "innkeeper.runtimes.declared",
+    "ChatRequest": "innkeeper.http.requests",
+    "ChatResponse": "innkeeper.http.chat",
+    "RequestState": "innkeeper.http.contexts",
+    "RunContext": "innkeeper.core.context",
+    "Server": "innkeeper.apps.servers",
+    "ServerBase": "innkeeper.apps.servers",
+    "Settings": "innkeeper.config",
+    "agent_router": "innkeeper.http.agents:router",
+    "attach": "innkeeper.apps.applications",
+    "create_app": "innkeeper.apps.applications",
+    "get_context": "innkeeper.core.context",
+    "load_settings": "innkeeper.config",
+    "pricing": "innkeeper.apps.pricing",
+    "register_agent": "innkeeper.apps.registration",
+    "session_router": "innkeeper.http.sessions:router",
+    "stream_router": "innkeeper.http.sockets:stream_router",
+}
+
+__all__ = [
+    "Agent",
+    "ChatRequest",
+    "ChatResponse",
+    "RequestState",
+    "RunContext",
+    "Server",
+    "ServerBase",
+    "Settings",
+    "__version__",
+    "agent_router",
+    "attach",
+    "create_app",
+    "get_context",
+    "load_settings",
+    "pricing",
+    "register_agent",
+    "session_router",
+    "stream_router",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = home.partition(":")
+    value = getattr(importlib.import_module(module), attribute or name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

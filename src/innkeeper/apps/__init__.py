@@ -1,0 +1,1 @@
+"""The Python API: register agents, make an app, or put Innkeeper into one."""

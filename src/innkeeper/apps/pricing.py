@@ -1,0 +1,44 @@
+"""Pricing: what a run of an agent costs, in credits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
+from typing import TypeVar
+
+from innkeeper.core.errors import Invalid
+from innkeeper.core.usage import Pricing
+
+AgentT = TypeVar("AgentT")
+
+
+def pricing(
+    credits_per_request: int | float | Decimal = 0,
+    credits_per_token: int | float | Decimal = 0,
+    max_credits: int | float | Decimal | None = None,
+) -> Callable[[AgentT], AgentT]:
+    """Declare what a run of the decorated agent costs: a flat part, a part for each output token, a ceiling.
+
+    The charge is booked when the run ends. Raises: Invalid if an amount is negative or not finite.
+    """
+    declared = Pricing(
+        _amount(credits_per_request, "credits_per_request"),
+        _amount(credits_per_token, "credits_per_token"),
+        None if max_credits is None else _amount(max_credits, "max_credits"),
+    )
+
+    def declare(agent: AgentT) -> AgentT:
+        agent.__innkeeper_pricing__ = declared  # type: ignore[attr-defined]
+        return agent
+
+    return declare
+
+
+def _amount(value: int | float | Decimal, name: str) -> Decimal:
+    try:
+        amount = Decimal(str(value))
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if not amount.is_finite() or amount < 0:
+        raise Invalid(f"{name} must be a finite number that is not negative.", param=name)
+    return amount

@@ -1,0 +1,169 @@
+"""Everything that can go wrong and that a caller can do something about.
+
+InnkeeperError
+├── Invalid                 a field of the request is missing or wrong (`param` names it)
+├── Unsupported             a well-formed request that this agent or server cannot honour
+├── NotFound
+│   ├── AgentNotFound       ├── SessionNotFound
+│   ├── RunNotFound         └── RouteNotFound
+├── NoDefaultAgent          no agent was named and none is the default
+├── NoAgents                nothing is registered
+├── MethodNotAllowed
+├── Unauthorized            no usable credentials
+├── Forbidden               credentials without the permission
+├── ForeignHost             the Host header names another server
+├── PayloadTooLarge         ├── UnsupportedMediaType
+├── RunConflict             another run holds the session
+├── TooBusy                 a queue or a limit is full; `retry_after` seconds
+├── IdempotencyMismatch     the key was used with another request
+├── AgentFailed             the agent or its model raised
+│   └── AgentTimedOut       it did not end in time
+├── ShuttingDown            the server is draining
+├── StorageUnavailable      the store did not answer
+│   └── StorageFull         it has no room left
+└── SetupError              the server was told something impossible at start
+    ├── TargetNotFound      nothing to serve where it was looked for
+    ├── DuplicateAgent      ├── ReservedName
+    ├── MissingDependency   └── StoreInUse
+
+The tree does not know HTTP; `innkeeper.http.problems` maps it to statuses and codes. The message of an
+error is the sentence that a user reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class InnkeeperError(Exception):
+    """The root; `param` names the offending field and `details` carries facts for programs."""
+
+    def __init__(self, message: str, *, param: str | None = None, details: Mapping[str, object] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.details = dict(details or {})
+
+
+class Invalid(InnkeeperError):
+    """A field is missing, of the wrong type or out of range."""
+
+
+class Unparsable(InnkeeperError):
+    """The body is not JSON that this server accepts."""
+
+
+class Unsupported(InnkeeperError):
+    """The request asks for something that would be misleading to ignore."""
+
+
+class NotFound(InnkeeperError):
+    """Nothing of that name exists for this caller."""
+
+
+class AgentNotFound(NotFound):
+    """No agent has that name."""
+
+
+class SessionNotFound(NotFound):
+    """No session has that id."""
+
+
+class RunNotFound(NotFound):
+    """No run has that id."""
+
+
+class RouteNotFound(NotFound):
+    """Nothing is served at that path."""
+
+
+class MethodNotAllowed(InnkeeperError):
+    """The path exists, but not with that method."""
+
+
+class NoDefaultAgent(InnkeeperError):
+    """No agent was named and none is the default."""
+
+
+class NoAgents(InnkeeperError):
+    """No agent is registered."""
+
+
+class Unauthorized(InnkeeperError):
+    """The request carries no usable credentials."""
+
+
+class Forbidden(InnkeeperError):
+    """The caller lacks the permission."""
+
+
+class ForeignHost(InnkeeperError):
+    """The request is addressed to a host that this server does not answer for."""
+
+
+class PayloadTooLarge(InnkeeperError):
+    """The body is larger than this route accepts."""
+
+
+class UnsupportedMediaType(InnkeeperError):
+    """The body is not of the type that this route accepts."""
+
+
+class RunConflict(InnkeeperError):
+    """The session is busy with another run."""
+
+
+class TooBusy(InnkeeperError):
+    """A queue or a limit is full."""
+
+    def __init__(self, message: str, *, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class IdempotencyMismatch(InnkeeperError):
+    """The idempotency key belongs to a different request."""
+
+
+class AgentFailed(InnkeeperError):
+    """The agent, or the model behind it, raised."""
+
+
+class AgentTimedOut(AgentFailed):
+    """The agent did not end within its time limit."""
+
+
+class ShuttingDown(InnkeeperError):
+    """The server is draining and takes no new work."""
+
+
+class StorageUnavailable(InnkeeperError):
+    """The store did not answer in time."""
+
+
+class StorageFull(StorageUnavailable):
+    """The store has no room left."""
+
+
+class SetupError(InnkeeperError):
+    """The server was told something impossible at start."""
+
+
+class TargetNotFound(SetupError):
+    """There is nothing to serve where it was looked for."""
+
+
+class DuplicateAgent(SetupError):
+    """Two agents have one name."""
+
+
+class ReservedName(SetupError):
+    """The agent's name is a path that the server needs for itself."""
+
+
+class MissingDependency(SetupError):
+    """An optional package is needed and not installed."""
+
+
+class StoreInUse(SetupError):
+    """Another server holds the data folder."""

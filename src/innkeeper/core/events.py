@@ -1,0 +1,260 @@
+"""Events: what happens in a run, in the order of the run's log. A union of frozen values.
+
+`payload` is the one canonical encoding of an event: what the log stores and what native streams send. It is
+fixed before the event gets its place in the log, so a replay is byte-equal to the live stream.
+Invariant: a run's log begins with `RunStarted` and ends with exactly one `RunEnded`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from json.encoder import encode_basestring  # the C scanner: escapes what JSON demands and nothing else
+from typing import Literal, assert_never, cast
+
+from innkeeper.core.usage import Usage
+
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+EndStatus = Literal["completed", "failed", "cancelled", "interrupted"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    run_id: str
+    session_id: str
+    agent_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCalled:
+    """`arguments` is JSON text. `is_client_side` marks a call that the client answers in its next request."""
+
+    tool_name: str
+    tool_call_id: str
+    arguments: str
+    is_client_side: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ToolReturned:
+    """Exactly one of `result` (any JSON value) and `error` is meant; `duration_ms` is wall time."""
+
+    tool_name: str
+    tool_call_id: str
+    result: object = None
+    error: str | None = None
+    duration_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepChanged:
+    """A step is one model call with the tools it asked for; numbers begin at 1."""
+
+    step_number: int
+    status: Literal["started", "completed"]
+
+
+@dataclass(frozen=True, slots=True)
+class MessageInjected:
+    content: str
+    injection_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReported:
+    """Tokens since the previous report; a run's usage is the sum of its reports."""
+
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class FinishNoted:
+    """A runtime says why the model stopped; it is folded into `RunEnded` and never logged."""
+
+    reason: FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class RunFailed:
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    run_id: str
+    session_id: str
+    status: EndStatus
+    output: str
+    usage: Usage | None
+    finish_reason: FinishReason | None
+
+
+AgentEvent = (
+    TextDelta | ReasoningDelta | ToolCalled | ToolReturned | StepChanged | MessageInjected | UsageReported | FinishNoted
+)
+Event = RunStarted | AgentEvent | RunFailed | RunEnded
+
+
+def json_string(text: str) -> bytes:
+    """`text` as a JSON string literal in UTF-8; lone surrogates are escaped, so it never fails."""
+    try:
+        return encode_basestring(text).encode()
+    except UnicodeEncodeError:
+        return json.dumps(text).encode()
+
+
+def payload(event: Event) -> bytes:
+    """The canonical JSON of an event, one line."""
+    if type(event) is TextDelta:
+        return b'{"type":"text","content":' + json_string(event.content) + b"}"
+    return _dumps(_shown(event))
+
+
+def _dumps(value: object) -> bytes:
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":"), default=str).encode()
+
+
+def shown_usage(usage: Usage | None) -> dict[str, int] | None:
+    """Usage as native clients see it; `None` where the agent reported nothing."""
+    if usage is None:
+        return None
+    return {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+    }
+
+
+def _arguments(text: str) -> object:
+    try:
+        return json.loads(text) if text else {}
+    except ValueError:
+        return text
+
+
+def _shown(event: Event) -> dict[str, object]:  # one arm an event: long because the union is
+    match event:
+        case RunStarted(run_id, session_id, agent_name):
+            return {"type": "run", "run_id": run_id, "session_id": session_id, "agent_name": agent_name}
+        case TextDelta(content):
+            return {"type": "text", "content": content}
+        case ReasoningDelta(content):
+            return {"type": "reasoning", "content": content}
+        case ToolCalled(name, call_id, arguments, is_client_side):
+            shown = {"type": "tool_call", "tool_name": name, "tool_call_id": call_id}
+            return {**shown, "arguments": _arguments(arguments), "client_side": is_client_side}
+        case ToolReturned(name, call_id, result, error, duration_ms):
+            shown = {"type": "tool_result", "tool_name": name, "tool_call_id": call_id}
+            return {**shown, "result": result, "error": error, "duration_ms": duration_ms}
+        case StepChanged(number, status):
+            return {"type": "step", "step_number": number, "status": status}
+        case MessageInjected(content, injection_id):
+            return {"type": "message_injected", "content": content, "injection_id": injection_id}
+        case UsageReported(usage):
+            return {"type": "usage", **(shown_usage(usage) or {}), "model": usage.model}
+        case FinishNoted(reason):
+            return {"type": "finish", "finish_reason": reason}
+        case RunFailed(code, message):
+            return {"type": "error", "error": {"code": code, "message": message}}
+        case RunEnded(run_id, session_id, status, output, usage, finish_reason):
+            return {
+                "type": "done",
+                "run_id": run_id,
+                "session_id": session_id,
+                "status": status,
+                "output": output,
+                "usage": shown_usage(usage),
+                "finish_reason": finish_reason,
+            }
+        case _:
+            assert_never(event)
+
+
+def read(data: bytes) -> Event:
+    """The event that `payload` encoded.
+
+    Raises: ValueError if the bytes are not such a payload.
+    """
+    raw = json.loads(data)
+    reader = _READERS.get(raw.get("type"))
+    if reader is None:
+        raise ValueError(f"not an event: {data[:80]!r}")
+    return reader(raw)
+
+
+Raw = Mapping[str, object]
+
+
+def _text_of(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _usage_of(raw: Raw) -> Usage:
+    return Usage(
+        cast("int", raw["input_tokens"]),
+        cast("int", raw["output_tokens"]),
+        cast("str | None", raw.get("model")),
+    )
+
+
+def _read_end(raw: Raw) -> RunEnded:
+    usage = cast("Raw | None", raw["usage"])
+    return RunEnded(
+        run_id=str(raw["run_id"]),
+        session_id=str(raw["session_id"]),
+        status=cast("EndStatus", raw["status"]),
+        output=str(raw["output"]),
+        usage=None if usage is None else _usage_of(usage),
+        finish_reason=cast("FinishReason | None", raw["finish_reason"]),
+    )
+
+
+def _read_tool_result(raw: Raw) -> ToolReturned:
+    return ToolReturned(
+        str(raw["tool_name"]),
+        str(raw["tool_call_id"]),
+        raw.get("result"),
+        cast("str | None", raw.get("error")),
+        cast("float | None", raw.get("duration_ms")),
+    )
+
+
+def _read_failure(raw: Raw) -> RunFailed:
+    error = cast("Mapping[str, str]", raw["error"])
+    return RunFailed(error["code"], error["message"])
+
+
+_READERS: dict[object, Callable[[Raw], Event]] = {
+    "run": lambda raw: RunStarted(str(raw["run_id"]), str(raw["session_id"]), str(raw["agent_name"])),
+    "text": lambda raw: TextDelta(str(raw["content"])),
+    "reasoning": lambda raw: ReasoningDelta(str(raw["content"])),
+    "tool_call": lambda raw: ToolCalled(
+        str(raw["tool_name"]),
+        str(raw["tool_call_id"]),
+        _text_of(raw["arguments"]),
+        bool(raw.get("client_side")),
+    ),
+    "tool_result": _read_tool_result,
+    "step": lambda raw: StepChanged(
+        cast("int", raw["step_number"]), cast("Literal['started', 'completed']", raw["status"])
+    ),
+    "message_injected": lambda raw: MessageInjected(str(raw["content"]), str(raw["injection_id"])),
+    "usage": lambda raw: UsageReported(_usage_of(raw)),
+    "error": _read_failure,
+    "done": _read_end,
+}

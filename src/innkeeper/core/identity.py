@@ -1,0 +1,44 @@
+"""Identity: who asks, and to whom a stored thing belongs.
+
+An `Owner` is written into every row; a `Caller` is handed to every read and every use case. How a
+caller is recognised (loopback rule, tokens) is the gate's affair, not this module's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """What a caller may do: `read` looks, `user` also runs agents, `admin` also operates the server."""
+
+    READ = "read"
+    USER = "user"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The tenant of a row: an organization and the principal inside it."""
+
+    organization: str
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The identity behind one request.
+
+    `is_local` marks the local user of the loopback rule: nobody handed it a token, it is never an
+    admin, and it may name any end user of its own.
+    """
+
+    owner: Owner
+    role: Role = Role.USER
+    scopes: frozenset[str] = frozenset()
+    is_local: bool = False
+
+
+LOCAL_OWNER = Owner(organization="local", user="local")
+LOCAL_CALLER = Caller(owner=LOCAL_OWNER, role=Role.USER, is_local=True)

@@ -1,0 +1,171 @@
+"""Runs: one execution of one agent in one session. A run changes only along `TRANSITIONS`.
+
+Stores persist the result and runtimes cause it, but neither decides it.
+Invariant: nothing here performs I/O, reads a clock or mints an id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from innkeeper.core.events import FinishReason
+from innkeeper.core.identity import Owner
+from innkeeper.core.messages import Message
+from innkeeper.core.times import Instant
+from innkeeper.core.transcripts import HistoryMode
+from innkeeper.core.usage import Usage
+
+
+class RunStatus(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    REQUIRES_ACTION = "requires_action"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def is_terminal(self) -> bool:
+        return not TRANSITIONS[self]
+
+
+TRANSITIONS: Mapping[RunStatus, frozenset[RunStatus]] = {
+    RunStatus.QUEUED: frozenset({RunStatus.RUNNING, RunStatus.CANCELLED, RunStatus.FAILED, RunStatus.INTERRUPTED}),
+    RunStatus.RUNNING: frozenset(
+        {
+            RunStatus.QUEUED,
+            RunStatus.REQUIRES_ACTION,
+            RunStatus.COMPLETED,
+            RunStatus.FAILED,
+            RunStatus.CANCELLED,
+            RunStatus.INTERRUPTED,
+        }
+    ),
+    RunStatus.REQUIRES_ACTION: frozenset(
+        {RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.CANCELLED, RunStatus.FAILED, RunStatus.INTERRUPTED}
+    ),
+    RunStatus.COMPLETED: frozenset(),
+    RunStatus.FAILED: frozenset(),
+    RunStatus.CANCELLED: frozenset(),
+    RunStatus.INTERRUPTED: frozenset(),
+}
+
+OPEN_STATUSES = tuple(status for status in RunStatus if not status.is_terminal)
+
+
+def sources_of(target: RunStatus) -> tuple[RunStatus, ...]:
+    """The statuses from which a run may become `target`."""
+    return tuple(status for status, targets in TRANSITIONS.items() if target in targets)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """What a request asks of the model behind an agent. `None` leaves it to the agent's own settings.
+
+    `tools`, `tool_choice` and `response_format` are in OpenAI's chat form.
+    """
+
+    temperature: float | None = None
+    max_tokens: int | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: str | None = None
+    tools: tuple[Mapping[str, object], ...] = ()
+    tool_choice: str | Mapping[str, object] | None = None
+    response_format: Mapping[str, object] | None = None
+    allowed_tools: tuple[str, ...] | None = None
+    workflow: str | None = None
+    variables: Mapping[str, object] | None = None
+
+
+NO_PARAMETERS = Parameters()
+
+OnDisconnect = Literal["continue", "cancel"]
+WhenBusy = Literal["queue", "reject"]
+
+
+@dataclass(frozen=True, slots=True)
+class StartRun:
+    """A request to run an agent, as every surface words it.
+
+    `messages` is what the client sent, oldest first; `on_disconnect` and `grace` (seconds) say what happens
+    when the last reader leaves; `recorded=False` keeps the conversation only until the run has ended.
+    """
+
+    agent_name: str | None
+    messages: tuple[Message, ...]
+    endpoint: str
+    session_id: str | None = None
+    user_id: str | None = None
+    stream: bool = False
+    recorded: bool = True
+    history: HistoryMode = "auto"
+    parameters: Parameters = NO_PARAMETERS
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    on_disconnect: OnDisconnect = "continue"
+    grace: float = 0.0
+    when_busy: WhenBusy = "queue"
+
+
+@dataclass(frozen=True, slots=True)
+class RunError:
+    """Why a run failed; `message` is safe to show to its caller."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as it is stored. `session_id` is the client's id, `session_key` the internal one."""
+
+    id: str
+    owner: Owner
+    user_id: str
+    session_key: str
+    session_id: str
+    agent_name: str
+    endpoint: str
+    status: RunStatus
+    turn: int
+    created_at: Instant
+    input: tuple[Message, ...] = ()
+    output: str | None = None
+    error: RunError | None = None
+    usage: Usage | None = None
+    finish_reason: FinishReason | None = None
+    steps: int = 0
+    background: bool = False
+    attempt: int = 1
+    last_seq: int = 0
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    started_at: Instant | None = None
+    ended_at: Instant | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a runtime is handed: the whole conversation, oldest first, instructions in front, and the wishes.
+
+    `stream` tells whether the caller reads along; a runtime may yield deltas either way.
+    """
+
+    messages: tuple[Message, ...]
+    parameters: Parameters = NO_PARAMETERS
+    stream: bool = False
+
+    @property
+    def prompt(self) -> str:
+        """The text of the last user message."""
+        for message in reversed(self.messages):
+            if message.role == "user":
+                return message.text
+        return ""

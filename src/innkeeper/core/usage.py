@@ -1,0 +1,53 @@
+"""Usage: what a run consumed, as its agent reported it. Nothing here is estimated or invented."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one run; sums over all of its model calls."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    model: str | None = None
+
+    @property
+    def total_tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+    def plus(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            other.model or self.model,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CreditRecord:
+    """One entry of the ledger in credits: a `track_usage` call or a charge from `@pricing`."""
+
+    id: str
+    credits: Decimal
+    reason: str
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    recorded_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pricing:
+    """What `@pricing` declared for an agent, in credits."""
+
+    credits_per_request: Decimal = Decimal(0)
+    credits_per_token: Decimal = Decimal(0)
+    max_credits: Decimal | None = None
+
+    def charge(self, usage: Usage | None) -> Decimal:
+        """The price of one run: the flat part plus output tokens, at most `max_credits`."""
+        tokens = usage.output_tokens if usage else 0
+        price = self.credits_per_request + self.credits_per_token * tokens
+        return price if self.max_credits is None else min(price, self.max_credits)

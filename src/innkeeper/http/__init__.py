@@ -1,0 +1,1 @@
+"""HTTP: surfaces that parse and encode, and keep no state of their own."""

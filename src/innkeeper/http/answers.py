@@ -1,0 +1,31 @@
+"""Answers that all surfaces which run agents give alike."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from innkeeper.http.problems import CODES, facts, respond, run_error_facts
+from innkeeper.http.turns import Turn
+from innkeeper.services.live import Ending, Stop
+
+
+def run_headers(turn: Turn) -> dict[str, str]:
+    """Names the run and its session, for clients that want to steer or resume."""
+    run = turn.run.run
+    return {"x-run-id": run.id, "x-session-id": _header(run.session_id)}
+
+
+def _header(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode()
+
+
+async def failed(turn: Turn, ending: Ending, request_id: str) -> Response:
+    """The answer to a caller that waited for a run which did not complete."""
+    await turn.finish(None)
+    if ending.error is None:
+        problem = CODES["CANCELLED"]
+        return respond(problem, facts(problem, "The run was cancelled."), request_id, run_headers(turn))
+    problem = CODES[ending.error.code]
+    if ending.stop is Stop.TIMED_OUT:
+        problem = problem._replace(status=504)
+    return respond(problem, run_error_facts(ending.error), request_id, run_headers(turn))

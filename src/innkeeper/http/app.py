@@ -1,0 +1,37 @@
+"""The app: all surfaces of the modes that are allowed, behind one dispatcher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from fastapi import APIRouter
+
+from innkeeper.http import agents, chat, health, runs, sessions
+from innkeeper.http.deps import House
+from innkeeper.http.dispatching import Dispatcher
+from innkeeper.http.openai import agents as openai_agents
+from innkeeper.http.openai import completions
+from innkeeper.http.sockets import sockets_are_mounted
+
+assert sockets_are_mounted, "importing http.sockets adds the WebSocket to the chat router"
+
+GROUPS: Mapping[str, Sequence[APIRouter]] = {
+    "chat": (
+        completions.router,
+        openai_agents.models,
+        chat.router,
+        chat.stream_router,
+        agents.router,
+        sessions.router,
+        runs.router,
+    ),
+    "health": (health.router,),
+}
+"""The routers of each mode; liveness is always there."""
+
+
+def build(house: House) -> Dispatcher:
+    """The dispatcher of the routes that this house's modes allow."""
+    groups = [router for mode, routers in GROUPS.items() if mode in house.modes for router in routers]
+    last = (openai_agents.root,) if "chat" in house.modes else ()
+    return Dispatcher(house, (health.live_router, *groups), last)

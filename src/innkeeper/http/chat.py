@@ -1,0 +1,113 @@
+"""Native chat: a turn over plain HTTP or SSE. The WebSocket is in `http.sockets`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Header, Query, Request
+from pydantic import BaseModel, ValidationError
+from starlette.responses import Response
+
+from innkeeper.core.errors import (
+    AgentFailed,
+    AgentNotFound,
+    Forbidden,
+    Invalid,
+    NoAgents,
+    NoDefaultAgent,
+    PayloadTooLarge,
+    RunConflict,
+    ShuttingDown,
+    StorageUnavailable,
+    TooBusy,
+    Unauthorized,
+    UnsupportedMediaType,
+)
+from innkeeper.core.events import shown_usage
+from innkeeper.http.answers import failed, run_headers
+from innkeeper.http.deps import caller_of
+from innkeeper.http.frames import DONE, SseEncoder, error_frame
+from innkeeper.http.problems import facts, invalid, problem_of, problems
+from innkeeper.http.requests import ChatRequest
+from innkeeper.http.routes import needs, request_id_of, surface
+from innkeeper.http.turns import Answer, Stream, Turn, open_turn, wait_for_end
+from innkeeper.http.views import UsageView
+
+router = surface(tags=["Chat"])
+stream_router = surface(tags=["Chat"])
+
+_PROBLEMS = problems(
+    Invalid, Unauthorized, Forbidden, NoDefaultAgent, AgentNotFound, RunConflict, PayloadTooLarge,
+    UnsupportedMediaType, TooBusy, AgentFailed, NoAgents, ShuttingDown, StorageUnavailable,
+)  # fmt: skip
+_SSE: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {}}, "description": "The events of the run."}
+}
+
+
+class ChatResponse(BaseModel):
+    """The answer to a turn; `usage` is null where the agent reported none."""
+
+    output: str
+    agent_name: str
+    session_id: str
+    run_id: str = ""
+    steps: int = 0
+    usage: UsageView | None = None
+
+
+@router.post("/chat", response_model=ChatResponse, responses={**_SSE, **_PROBLEMS}, openapi_extra=needs("runs:write"))
+async def chat(body: ChatRequest, request: Request) -> Response:
+    """Send a message to an agent and get its answer; with `stream`, the events of the run as SSE."""
+    turn = await open_turn(request, caller_of(request), body.start("/chat", stream=body.stream))
+    if body.stream:
+        return stream(turn)
+    ending = await wait_for_end(turn, request.receive)
+    if ending.status != "completed":
+        return await failed(turn, ending, request_id_of(request.scope))
+    run, usage = turn.run.run, shown_usage(ending.usage)
+    told = ChatResponse(
+        output=ending.output,
+        agent_name=run.agent_name,
+        session_id=run.session_id,
+        run_id=run.id,
+        steps=ending.steps,
+        usage=None if usage is None else UsageView(**usage),
+    )
+    return Answer(turn, told.model_dump_json().encode(), headers=run_headers(turn))
+
+
+@router.post("/chat/stream", responses={**_SSE, **_PROBLEMS}, openapi_extra=needs("runs:write"))
+async def chat_stream(body: ChatRequest, request: Request) -> Response:
+    """As `POST /chat` with `stream`."""
+    return stream(await open_turn(request, caller_of(request), body.start("/chat/stream", stream=True)))
+
+
+@stream_router.get("/stream", responses={**_SSE, **_PROBLEMS}, openapi_extra=needs("runs:write"))
+async def stream_get(
+    request: Request,
+    input: Annotated[str, Query(description="What to say to the agent.")],
+    agent_name: str | None = None,
+    session_id: str | None = None,
+    user_id: str | None = None,
+    sec_fetch_site: Annotated[str | None, Header(include_in_schema=False)] = None,
+) -> Response:
+    """A turn for clients that can only GET, such as a browser's `EventSource`. Pages of other sites are refused."""
+    if sec_fetch_site not in (None, "same-origin", "none"):
+        raise Forbidden("Pages of other sites may not start a run.")
+    try:
+        body = ChatRequest.of_query(input=input, agent_name=agent_name, session_id=session_id, user_id=user_id)
+    except ValidationError as error:
+        raise invalid(error) from None
+    return stream(await open_turn(request, caller_of(request), body.start("/stream", stream=True)))
+
+
+def stream(turn: Turn) -> Stream:
+    """The turn's events as SSE."""
+    return Stream(
+        turn.services.runs.watch(turn.run),
+        SseEncoder(),
+        on_trouble=lambda error: error_frame(facts(problem_of(type(error)), str(error))) + DONE,
+        turn=turn,
+        headers=run_headers(turn),
+    )

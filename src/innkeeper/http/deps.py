@@ -1,0 +1,94 @@
+"""What routes ask for: the services of the app that they are part of, the caller, and paging."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Protocol
+
+from fastapi import Depends, Query
+from starlette.requests import HTTPConnection
+
+from innkeeper.core.context import RunContext
+from innkeeper.core.identity import Caller
+from innkeeper.http.gates import Gate
+from innkeeper.http.hooks import Hooks
+from innkeeper.services.agents import AgentRegistry
+from innkeeper.services.runs import Runs
+from innkeeper.services.sessions import Sessions
+
+MAX_JSON = 1024 * 1024
+MAX_CHAT_JSON = 10 * 1024 * 1024
+MAX_PAGE = 200
+
+
+class Services(Protocol):
+    """What wiring has started for the running loop."""
+
+    @property
+    def runs(self) -> Runs: ...
+
+    @property
+    def sessions(self) -> Sessions: ...
+
+
+@dataclass(slots=True)
+class House:
+    """One app's part of the server: what is known before anything has started, and how to start the rest.
+
+    `start` is idempotent and returns the services of the running event loop.
+    """
+
+    agents: AgentRegistry
+    gate: Gate
+    start: Callable[[], Awaitable[Services]]
+    new_context: Callable[[Any], RunContext]
+    new_id: Callable[[], str]
+    status: Callable[[], dict[str, Any]]
+    hooks: Hooks = field(default_factory=Hooks)
+    shows_errors: bool = False
+    created: int = 0
+    modes: frozenset[str] = frozenset()
+    services: Services | None = None
+    loop: asyncio.AbstractEventLoop | None = None
+    keep_alive: object = None
+
+    async def ready(self) -> Services:
+        """The services, started if they are not."""
+        if self.services is None or self.loop is not asyncio.get_running_loop():
+            self.services = await self.start()
+            self.loop = asyncio.get_running_loop()
+        return self.services
+
+
+def house_of(connection: HTTPConnection) -> House:
+    """The house of the app that serves this request.
+
+    Raises: RuntimeError that says how to put Innkeeper into an app.
+    """
+    house = getattr(connection.scope["app"].state, "innkeeper", None)
+    if house is None:
+        raise RuntimeError(
+            "This router belongs to an Innkeeper app. Call innkeeper.attach(app) on your FastAPI app, or use"
+            " create_app()."
+        )
+    assert isinstance(house, House), "app.state.innkeeper is set by attach() alone"
+    return house
+
+
+async def _services(connection: HTTPConnection) -> Services:
+    return await house_of(connection).ready()
+
+
+def caller_of(connection: HTTPConnection) -> Caller:
+    """Who the gate found behind this request."""
+    caller = connection.scope["innkeeper.caller"]
+    assert isinstance(caller, Caller), "a route that needs a caller is not public"
+    return caller
+
+
+HouseDep = Annotated[House, Depends(house_of)]
+ServicesDep = Annotated[Services, Depends(_services)]
+CallerDep = Annotated[Caller, Depends(caller_of)]
+Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="At most this many.")]

@@ -1,0 +1,143 @@
+"""Chunks: a run's log as chat completion chunks, and its end as a chat completion.
+
+Id and time are the run's own, so that encoding the same log again gives the same bytes. Text frames are cut
+out of the stored payloads without parsing them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from innkeeper.core.changes import Segment
+from innkeeper.core.events import (
+    ReasoningDelta,
+    RunEnded,
+    RunFailed,
+    RunStarted,
+    ToolCalled,
+    json_string,
+    read,
+)
+from innkeeper.core.runs import Run, RunError
+from innkeeper.core.times import unix_seconds
+from innkeeper.core.usage import Usage
+from innkeeper.http.problems import run_error_facts
+from innkeeper.services.live import Ending
+
+_dumps = msgspec.json.encode
+_TEXT_HEAD = b'{"type":"text","content":'
+_AFTER_HEAD = len(_TEXT_HEAD)
+DONE = b"data: [DONE]\n\n"
+
+
+def completion_id(run: Run) -> str:
+    return "chatcmpl-" + run.id.removeprefix("run_")
+
+
+def shown_usage(usage: Usage) -> dict[str, int]:
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+    }
+
+
+def completion(run: Run, ending: Ending) -> bytes:
+    """The whole answer, for a request that does not stream."""
+    message: dict[str, Any] = {"role": "assistant", "content": ending.output, "refusal": None}
+    if ending.tool_calls:
+        message["content"] = ending.output or None
+        message["tool_calls"] = [use.as_dict() for use in ending.tool_calls]
+    body: dict[str, Any] = {
+        "id": completion_id(run),
+        "object": "chat.completion",
+        "created": unix_seconds(run.created_at),
+        "model": run.agent_name,
+        "system_fingerprint": run.session_id,
+        "choices": [
+            {
+                "index": 0,
+                "message": message,
+                "logprobs": None,
+                "finish_reason": ending.finish_reason or "stop",
+            }
+        ],
+    }
+    if ending.usage is not None:
+        body["usage"] = shown_usage(ending.usage)
+    return _dumps(body)
+
+
+class ChunkEncoder:
+    """Encodes one run's log for one reader; call it with segments in order."""
+
+    def __init__(self, run: Run, *, include_usage: bool = False) -> None:
+        head = {
+            "id": completion_id(run),
+            "object": "chat.completion.chunk",
+            "created": unix_seconds(run.created_at),
+            "model": run.agent_name,
+            "system_fingerprint": run.session_id,
+        }
+        self._head = b"data: " + _dumps(head)[:-1]
+        self._text_head = self._head + b',"choices":[{"index":0,"delta":{"content":'
+        self._text_tail = b'},"logprobs":null,"finish_reason":null}]}\n\n'
+        self._include_usage = include_usage
+        self._calls = 0
+
+    def __call__(self, batch: list[Segment]) -> bytes:
+        head, tail, frames = self._text_head, self._text_tail, []
+        for segment in batch:
+            for data in segment.data.split(b"\n"):
+                if data.startswith(_TEXT_HEAD):
+                    frames.append(head + data[_AFTER_HEAD:-1] + tail)
+                else:
+                    frames.append(self._other(data))
+        return b"".join(frames)
+
+    def _other(self, data: bytes) -> bytes:
+        match read(data):
+            case RunStarted():
+                return self._delta({"role": "assistant", "content": ""})
+            case ReasoningDelta(content):
+                quoted = json_string(content)
+                return self._head + (b',"choices":[{"index":0,"delta":{"reasoning_content":' + quoted + self._text_tail)
+            case ToolCalled() as call if call.is_client_side:
+                return self._tool_call(call)
+            case RunFailed(code, message):
+                return error_frame(run_error_facts(RunError(code, message)))
+            case RunEnded() as end:
+                return self._end(end)
+            case _:
+                return b""
+
+    def _delta(self, delta: Mapping[str, Any], finish_reason: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        return self._head + b',"choices":' + _dumps([choice]) + b"}\n\n"
+
+    def _tool_call(self, call: ToolCalled) -> bytes:
+        use = {
+            "index": self._calls,
+            "id": call.tool_call_id,
+            "type": "function",
+            "function": {"name": call.tool_name, "arguments": call.arguments},
+        }
+        self._calls += 1
+        return self._delta({"tool_calls": [use]})
+
+    def _end(self, end: RunEnded) -> bytes:
+        if end.status == "cancelled":
+            return error_frame(run_error_facts(RunError("CANCELLED", "The run was cancelled."))) + DONE
+        if end.status != "completed":
+            return DONE
+        frames = self._delta({}, end.finish_reason or "stop")
+        if self._include_usage and end.usage is not None:
+            frames += self._head + b',"choices":[],"usage":' + _dumps(shown_usage(end.usage)) + b"}\n\n"
+        return frames + DONE
+
+
+def error_frame(error: Mapping[str, Any]) -> bytes:
+    return b"data: " + _dumps({"error": error}) + b"\n\n"

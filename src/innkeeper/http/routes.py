@@ -1,0 +1,141 @@
+"""Routes: FastAPI routes that pass the gate, answer errors in the one body, and say how long they took.
+
+A handler with nothing but a body model and the request (`Fast`) skips dependency solving; its declaration still
+makes the OpenAPI document. Our errors are handled here, so routes of a user's own are left untouched.
+Invariant: every route declares a permission; one that does not cannot be constructed.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, get_type_hints
+
+from fastapi import APIRouter, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from innkeeper.core.errors import MethodNotAllowed, Unparsable
+from innkeeper.http.bodies import check, parse_json, read_body
+from innkeeper.http.deps import MAX_CHAT_JSON, House, house_of
+from innkeeper.http.gates import PERMISSIONS, PUBLIC
+from innkeeper.http.problems import answer, invalid
+
+Handler = Callable[..., Awaitable[Any]]
+_REQUEST_ID_MAX = 128
+
+
+def needs(permission: str) -> dict[str, str]:
+    """Declares a route's permission: `openapi_extra=needs("sessions:read")`."""
+    if permission != PUBLIC and permission not in PERMISSIONS:
+        raise ValueError(f"{permission!r} is not a permission; see innkeeper.http.gates.PERMISSIONS")
+    return {"x-permission": permission}
+
+
+def request_id_of(scope: Scope) -> str:
+    """The client's `X-Request-ID` if it is harmless, else a new one; the same for the whole request."""
+    known: str | None = scope.get("innkeeper.request_id")
+    if known is None:
+        house: House = scope["app"].state.innkeeper
+        sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        text = sent.decode("latin-1")
+        is_harmless = 0 < len(text) <= _REQUEST_ID_MAX and text.isascii() and text.isprintable()
+        known = scope["innkeeper.request_id"] = text if is_harmless else house.new_id()
+    return known
+
+
+def stamped(scope: Scope, send: Send) -> Send:
+    """`send` that adds `X-Request-ID` and `X-Response-Time` to the response's head."""
+    began = time.perf_counter()
+    request_id = request_id_of(scope).encode()
+
+    async def stamp(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            took = f"{(time.perf_counter() - began) * 1000:.2f}ms".encode()
+            headers = message.setdefault("headers", [])
+            message["headers"] = [*headers, (b"x-request-id", request_id), (b"x-response-time", took)]
+        await send(message)
+
+    return stamp
+
+
+class SurfaceRoute(APIRoute):
+    """One route of ours."""
+
+    def __init__(self, path: str, endpoint: Handler, **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+        permission = (self.openapi_extra or {}).get("x-permission")
+        if permission is None:
+            raise TypeError(f"{path}: declare who may call it with openapi_extra=needs(...)")
+        self.permission = str(permission)
+        self.is_openai = path.startswith("/v1")
+        self._fast_model = _fast_model(endpoint)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        house = house_of(request)
+        send = stamped(scope, send)
+        started = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            if self.methods and scope["method"] not in self.methods:
+                raise MethodNotAllowed(f"{scope['path']} takes {', '.join(sorted(self.methods))}.")
+            scope["innkeeper.caller"] = house.gate.admit(scope, self.permission)
+            if self._fast_model is None:
+                await self._solve(scope, receive, watched_send)
+            else:
+                body = check(self._fast_model, parse_json(await read_body(scope, receive, MAX_CHAT_JSON)))
+                response = await self.endpoint(body, request)
+                await response(scope, receive, watched_send)
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            if started:
+                raise
+            response = self._problem(error, scope, house)
+            await response(scope, receive, send)
+
+    async def _solve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """FastAPI's own way to the endpoint, with its exceptions let through to us."""
+        scope["starlette.exception_handlers"] = ({}, {})
+        await super().handle(scope, receive, send)
+
+    def _problem(self, error: Exception, scope: Scope, house: House) -> Response:
+        if isinstance(error, RequestValidationError):
+            is_syntax = any(issue["type"] == "json_invalid" for issue in error.errors())
+            error = Unparsable("The body is not valid JSON.") if is_syntax else invalid(error.errors())
+        elif (
+            isinstance(error, HTTPException)
+            and error.status_code == 400
+            and error.detail == ("There was an error parsing the body")
+        ):
+            error = Unparsable("The body could not be parsed.")
+        return answer(error, request_id_of(scope), is_openai=self.is_openai, shows_errors=house.shows_errors)
+
+
+def _fast_model(endpoint: Handler) -> type[BaseModel] | None:
+    """The body model of an endpoint `(body, request)`; `None` where FastAPI must solve more."""
+    parameters = list(inspect.signature(endpoint).parameters)
+    if len(parameters) != 2:
+        return None
+    hints = get_type_hints(endpoint)
+    model, request = (hints.get(name) for name in parameters)
+    if request is Request and inspect.isclass(model) and issubclass(model, BaseModel):
+        return model
+    return None
+
+
+def surface(*, prefix: str = "", tags: list[str]) -> APIRouter:
+    """A router whose routes are ours."""
+    return APIRouter(prefix=prefix, tags=list(tags), route_class=SurfaceRoute)

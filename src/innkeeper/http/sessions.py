@@ -1,0 +1,179 @@
+"""Sessions: conversations as resources."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Query, Response
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from innkeeper.core.errors import (
+    AgentNotFound,
+    Forbidden,
+    Invalid,
+    RunConflict,
+    SessionNotFound,
+    StorageUnavailable,
+    Unauthorized,
+    UnsupportedMediaType,
+)
+from innkeeper.core.messages import Message
+from innkeeper.http.deps import CallerDep, HouseDep, Limit, ServicesDep
+from innkeeper.http.messages import ChatMessage, message
+from innkeeper.http.problems import problems
+from innkeeper.http.requests import Named, printable
+from innkeeper.http.routes import needs, surface
+from innkeeper.http.views import MessageView, SessionView, SessionWithMessages
+
+router = surface(prefix="/sessions", tags=["Sessions"])
+
+_READS = problems(Unauthorized, Forbidden, SessionNotFound, Invalid, StorageUnavailable)
+_WRITES = problems(Unauthorized, Forbidden, SessionNotFound, Invalid, UnsupportedMediaType, StorageUnavailable)
+Title = Annotated[str, Field(max_length=1024)]
+
+
+class CreateSessionRequest(BaseModel):
+    """A session to make; everything may be left out. `name` is another word for `title`."""
+
+    id: Named | None = Field(default=None, description="A new id is made if omitted.")
+    agent_name: Named | None = None
+    title: Title | None = None
+    name: Title | None = None
+    user_id: Named | None = None
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+    _checked_names = field_validator("id", "agent_name", "user_id")(printable)
+
+
+class UpdateSessionRequest(BaseModel):
+    """What to change; what is left out stays. `title: null` removes the title."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    title: Title | None = None
+    metadata: dict[str, Any] | None = None
+    archived: bool | None = None
+
+
+class AppendMessagesRequest(BaseModel):
+    """One message, or several as `messages`."""
+
+    messages: list[ChatMessage] | None = Field(default=None, min_length=1, max_length=1000)
+    role: str | None = None
+    content: str | list[dict[str, Any]] | None = None
+
+    def checked(self) -> list[Message]:
+        """Raises: Invalid."""
+        if self.messages is not None:
+            return [message(raw, f"messages[{index}]") for index, raw in enumerate(self.messages)]
+        if self.role is None:
+            raise Invalid("role: Field required", param="role")
+        return [message(ChatMessage(role=self.role, content=self.content), "")]
+
+
+class SessionList(BaseModel):
+    sessions: list[SessionView]
+    has_more: bool
+
+
+class MessageList(BaseModel):
+    messages: list[MessageView]
+    has_more: bool
+
+
+@router.post(
+    "",
+    status_code=201,
+    responses=problems(
+        Unauthorized, Forbidden, AgentNotFound, Invalid, RunConflict, UnsupportedMediaType, StorageUnavailable
+    ),
+    openapi_extra=needs("sessions:write"),
+)
+async def create_session(
+    body: CreateSessionRequest, caller: CallerDep, services: ServicesDep, house: HouseDep
+) -> SessionWithMessages:
+    """Make a session."""
+    if body.agent_name is not None:
+        await house.agents.find(body.agent_name)
+    session = await services.sessions.create(
+        caller,
+        session_id=body.id,
+        user_id=body.user_id,
+        agent_name=body.agent_name,
+        title=body.title if body.title is not None else body.name,
+        metadata=body.metadata,
+    )
+    return SessionWithMessages.holding(session, [])
+
+
+@router.get("", responses=_READS, openapi_extra=needs("sessions:read"))
+async def list_sessions(
+    caller: CallerDep,
+    services: ServicesDep,
+    limit: Limit = 50,
+    after: Annotated[str | None, Query(description="The id of the last session of the page before.")] = None,
+    user_id: str | None = None,
+    agent_name: str | None = None,
+    archived: bool | None = None,
+) -> SessionList:
+    """Your sessions, newest first."""
+    page, has_more = await services.sessions.page(
+        caller, limit=limit, after=after, user_id=user_id, agent_name=agent_name, archived=archived
+    )
+    return SessionList(sessions=[SessionView.of(session) for session in page], has_more=has_more)
+
+
+@router.get("/{session_id}", responses=_READS, openapi_extra=needs("sessions:read"))
+async def get_session(
+    session_id: str, caller: CallerDep, services: ServicesDep, limit: Limit | None = None
+) -> SessionWithMessages:
+    """A session with all of its messages, or with the last `limit`."""
+    session, messages = await services.sessions.messages(caller, session_id, limit=limit)
+    return SessionWithMessages.holding(session, messages)
+
+
+@router.patch("/{session_id}", responses=_WRITES, openapi_extra=needs("sessions:write"))
+async def update_session(
+    session_id: str, body: UpdateSessionRequest, caller: CallerDep, services: ServicesDep
+) -> SessionView:
+    """Change a session's title, metadata or archived mark."""
+    clears = "title" in body.model_fields_set and body.title is None
+    session = await services.sessions.update(
+        caller,
+        session_id,
+        title=body.title,
+        clears_title=clears,
+        metadata=body.metadata,
+        archived=body.archived,
+    )
+    return SessionView.of(session)
+
+
+@router.delete("/{session_id}", status_code=204, responses=_READS, openapi_extra=needs("sessions:write"))
+async def delete_session(session_id: str, caller: CallerDep, services: ServicesDep) -> Response:
+    """Remove a session with everything that was said in it."""
+    await services.runs.cancel_session(caller, session_id)
+    await services.sessions.delete(caller, session_id)
+    return Response(status_code=204)
+
+
+@router.get("/{session_id}/messages", responses=_READS, openapi_extra=needs("sessions:read"))
+async def list_messages(
+    session_id: str,
+    caller: CallerDep,
+    services: ServicesDep,
+    limit: Limit = 100,
+    after: Annotated[int, Query(ge=0, description="The position of the last message of the page before.")] = 0,
+) -> MessageList:
+    """The session's conversation, oldest first."""
+    messages, has_more = await services.sessions.page_of_messages(caller, session_id, limit=limit, after=after)
+    return MessageList(messages=[MessageView.of(stored) for stored in messages], has_more=has_more)
+
+
+@router.post("/{session_id}/messages", status_code=201, responses=_WRITES, openapi_extra=needs("sessions:write"))
+async def append_messages(
+    session_id: str, body: AppendMessagesRequest, caller: CallerDep, services: ServicesDep
+) -> MessageList:
+    """Add messages to a session without running anything."""
+    stored = await services.sessions.append(caller, session_id, body.checked())
+    return MessageList(messages=[MessageView.of(one) for one in stored], has_more=False)

@@ -1,0 +1,37 @@
+"""What a runtime implements: the bridge from one framework's agent to core events.
+
+A runtime is stateless between runs: it is given the conversation and yields what happens. The server
+numbers, stores and distributes the events, keeps time, and ends the run. A runtime ends by returning; it
+fails by raising; cancellation reaches it as `asyncio.CancelledError`, which it lets through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Protocol
+
+from innkeeper.core.agents import AgentDescription
+from innkeeper.core.context import RunContext
+from innkeeper.core.events import AgentEvent
+from innkeeper.core.runs import Turn
+
+
+class Runtime(Protocol):
+    """One agent, ready to run.
+
+    - `describe()` is cheap, does no I/O and shows neither instructions nor secrets.
+    - `run()` yields text in the order in which the model wrote it; what it yields joined together is the
+      output. A tool's `ToolReturned` follows its `ToolCalled` with the same id.
+    - `run()` yields `UsageReported` only with figures that the framework gave.
+    - A call in `ToolCalled(is_client_side=True)` is the client's to answer: the run ends after it.
+    - `run()` never blocks the event loop: synchronous user code goes to a thread.
+    - Concurrent runs of one runtime do not disturb each other.
+    """
+
+    def describe(self) -> AgentDescription: ...
+
+    def run(self, turn: Turn, context: RunContext) -> AsyncIterator[AgentEvent]: ...
+
+
+Resolver = Callable[[str], Any | Awaitable[Any]]
+"""Maps an agent's name to its `agent_data`; `False` or `None` means that there is no such agent."""

@@ -1,0 +1,187 @@
+"""Declared agents: a name, a model, instructions and tools, in one call. They run on Pydantic AI.
+
+`Agent` is data and importing it imports no framework; the Pydantic AI agent behind it is built at the first
+run, in a thread, because that import takes about a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from innkeeper.core.agents import AgentDescription, checked_name
+from innkeeper.core.context import RunContext
+from innkeeper.core.errors import Invalid
+from innkeeper.core.events import AgentEvent
+from innkeeper.core.runs import Turn
+from innkeeper.runtimes.settings import RuntimeSettings
+
+if TYPE_CHECKING:
+    from innkeeper.runtimes.pydantic_ai import PydanticAIRuntime
+
+log = logging.getLogger(__name__)
+
+
+class Agent:
+    """An agent in one call: `Agent(name="assistant", model="openai:gpt-4o", instructions="Be brief.")`.
+
+    `model` is a "provider:model" string of Pydantic AI, `local:NAME`, or `test`. `tools` are functions, sync or
+    async, whose signature and docstring become the tool's description, or Pydantic AI tools. `max_steps` bounds
+    the model calls of one run.
+
+    Raises: Invalid, which names the argument that is wrong.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: str | None = None,
+        instructions: str = "",
+        tools: Sequence[Any] = (),
+        max_steps: int = 10,
+        description: str = "",
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        output_type: Any = str,
+    ) -> None:
+        self.name = checked_name(name)
+        self.model = _checked_model(name, model)
+        self.instructions = instructions
+        self.tools = tuple(tools)
+        self.max_steps = _checked_steps(max_steps)
+        self.description = description
+        self.temperature = temperature
+        self.max_tokens = max_tokens
+        self.output_type = output_type
+        for tool in self.tools:
+            _tool_name(tool)
+
+    def __repr__(self) -> str:
+        return f"Agent(name={self.name!r}, model={self.model!r})"
+
+
+def _checked_model(name: str, model: object) -> str:
+    if not isinstance(model, str) or not model.strip():
+        raise Invalid(
+            f'The agent {name!r} needs a model: Agent(name={name!r}, model="openai:gpt-4o"), or model="test".',
+            param="model",
+        )
+    return model.strip()
+
+
+def _checked_steps(max_steps: object) -> int:
+    if not isinstance(max_steps, int) or isinstance(max_steps, bool) or max_steps < 1:
+        raise Invalid("max_steps is a whole number of at least 1.", param="max_steps")
+    return max_steps
+
+
+def _tool_name(tool: Any) -> str:
+    name = getattr(tool, "name", None) or getattr(tool, "__name__", None)
+    if not isinstance(name, str) or not (callable(tool) or hasattr(tool, "function_schema")):
+        raise Invalid(f"{tool!r} is not a tool: give a function or a Pydantic AI Tool.", param="tools")
+    return name
+
+
+class DeclaredRuntime:
+    """Runs a declared `Agent`."""
+
+    def __init__(self, agent: Agent, name: str, settings: RuntimeSettings) -> None:
+        self._agent = agent
+        self._name = name
+        self._settings = settings
+        self._runtime: PydanticAIRuntime | None = None
+
+    def describe(self) -> AgentDescription:
+        agent = self._agent
+        return AgentDescription(
+            self._name,
+            model=agent.model,
+            description=agent.description,
+            tools=tuple(_tool_name(tool) for tool in agent.tools),
+            max_steps=agent.max_steps,
+            provider=agent.model.partition(":")[0],
+            has_model=True,
+            accepts_client_tools=True,
+        )
+
+    async def run(self, turn: Turn, context: RunContext) -> AsyncIterator[AgentEvent]:
+        runtime = self._runtime
+        if runtime is None:
+            built = await asyncio.to_thread(_build, self._agent, self._name, self._settings)
+            runtime = self._runtime = self._runtime or built  # the first of two builders wins
+        events = runtime.run(turn, context)
+        try:
+            async for event in events:
+                yield event
+        finally:
+            await events.aclose()  # type: ignore[attr-defined]  # it is a generator: end it with its reader
+
+    async def close(self) -> None:
+        """Close the model's connections of the running event loop."""
+        if self._runtime is not None:
+            await self._runtime.close()
+
+
+def _build(agent: Agent, name: str, settings: RuntimeSettings) -> PydanticAIRuntime:
+    import pydantic_ai
+
+    from innkeeper.runtimes.pydantic_ai import PydanticAIRuntime
+
+    own = {"temperature": agent.temperature, "max_tokens": agent.max_tokens}
+    built: pydantic_ai.Agent[None, Any] = pydantic_ai.Agent(
+        agent.model,
+        name=name,
+        instructions=agent.instructions or None,
+        tools=[_guarded(tool) for tool in agent.tools],
+        model_settings=pydantic_ai.ModelSettings(**{key: one for key, one in own.items() if one is not None}),  # type: ignore[typeddict-item]
+        output_type=agent.output_type,
+        defer_model_check=True,
+    )
+    return PydanticAIRuntime(built, name, settings, max_steps=agent.max_steps)
+
+
+def _guarded(tool: Any) -> Any:
+    """A function whose failure is told to the model as the call's result, so that the run goes on.
+
+    A `ValueError` is meant for the caller and its text is passed on; of other exceptions, only the kind.
+    """
+    if not inspect.isroutine(tool) and not isinstance(tool, functools.partial):
+        return tool
+    return _guarded_async(tool) if inspect.iscoroutinefunction(tool) else _guarded_sync(tool)
+
+
+def _guarded_async(tool: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(tool)
+    async def guarded(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await tool(*args, **kwargs)
+        except Exception as error:  # any failure of a tool is an answer to the model
+            raise _told(tool, error) from error
+
+    return guarded
+
+
+def _guarded_sync(tool: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(tool)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return tool(*args, **kwargs)
+        except Exception as error:  # any failure of a tool is an answer to the model
+            raise _told(tool, error) from error
+
+    return guarded
+
+
+def _told(tool: Callable[..., Any], error: Exception) -> Exception:
+    from pydantic_ai.exceptions import ApprovalRequired, CallDeferred, ModelRetry, ToolFailed
+
+    if isinstance(error, ModelRetry | ToolFailed | ApprovalRequired | CallDeferred):
+        return error
+    if isinstance(error, ValueError):
+        return ToolFailed(str(error) or "The arguments were refused.")
+    log.error("tool %s raised", getattr(tool, "__name__", tool), exc_info=error)
+    return ToolFailed(f"The tool failed: {type(error).__name__}.")

@@ -1,0 +1,230 @@
+"""The runtime of OpenAI Agents SDK agents: `Runner.run_streamed` in, core events out.
+
+The conversation and a request's wishes are put into the SDK's form by `openai_agents_requests`; the models are
+reached through `openai_agents_models`. Traces are not sent anywhere. A handoff is told as a tool call and its
+result. Importing this module imports `agents`, the SDK's package.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+from agents import (
+    Agent,
+    HandoffCallItem,
+    HandoffOutputItem,
+    MaxTurnsExceeded,
+    Model,
+    RunConfig,
+    RunItem,
+    Runner,
+    RunResultStreaming,
+    ToolCallItem,
+    ToolCallOutputItem,
+)
+from agents.exceptions import ModelBehaviorError, ModelRefusalError
+from agents.run_config import ToolErrorFormatterArgs
+from openai.types.responses import ResponseFunctionToolCall
+from pydantic_core import to_json, to_jsonable_python
+
+from innkeeper.core.agents import AgentDescription
+from innkeeper.core.context import RunContext
+from innkeeper.core.errors import AgentFailed
+from innkeeper.core.events import (
+    AgentEvent,
+    FinishNoted,
+    ReasoningDelta,
+    StepChanged,
+    TextDelta,
+    ToolCalled,
+    ToolReturned,
+    UsageReported,
+)
+from innkeeper.core.runs import Turn
+from innkeeper.core.usage import Usage
+from innkeeper.runtimes.openai_agents_models import Clients, Provider
+from innkeeper.runtimes.openai_agents_requests import adapted, client_tools, input_items, model_settings
+from innkeeper.runtimes.relays import Emit, relayed
+from innkeeper.runtimes.settings import RuntimeSettings
+
+_TEXT = ("response.output_text.delta", "response.refusal.delta")
+_REASONING = ("response.reasoning_text.delta", "response.reasoning_summary_text.delta")
+
+
+class OpenAIAgentsRuntime:
+    """Runs an `agents.Agent`. `max_turns` bounds the model calls of one run."""
+
+    def __init__(self, agent: Agent[Any], name: str, settings: RuntimeSettings, *, max_turns: int = 10) -> None:
+        self._agent = agent
+        self._name = name
+        self._settings = settings
+        self._max_turns = max_turns
+        self._clients = Clients(settings)
+
+    def describe(self) -> AgentDescription:
+        model = self._agent.model
+        return AgentDescription(
+            self._name,
+            model=model if isinstance(model, str) else getattr(model, "model", None),
+            description=self._agent.handoff_description or "",
+            tools=tuple(tool.name for tool in self._agent.tools),
+            max_steps=self._max_turns,
+            provider="openai",
+            has_model=True,
+            accepts_client_tools=True,
+        )
+
+    def run(self, turn: Turn, context: RunContext) -> AsyncIterator[AgentEvent]:
+        return relayed(partial(self._produce, turn, context), context)
+
+    async def close(self) -> None:
+        """Close the model's connections of the running event loop."""
+        await self._clients.close()
+
+    async def _produce(self, turn: Turn, context: RunContext, emit: Emit) -> None:
+        provider = await self._provider()
+        tools = client_tools(self._agent, turn.parameters)
+        uses_chat = provider is None or provider.uses_chat
+        narrator = _Narrator(emit, frozenset(tool.name for tool in tools))
+        config = RunConfig(
+            model_settings=model_settings(turn.parameters, self._settings, uses_chat=uses_chat),
+            tracing_disabled=True,
+            tool_not_found_behavior="return_error_to_model",
+            tool_error_formatter=narrator.note_failure,
+        )
+        if provider is not None:
+            config.model_provider = provider
+        result = Runner.run_streamed(
+            adapted(self._agent, turn.parameters, tools),
+            input_items(turn.messages),  # type: ignore[arg-type]  # items are plain dicts of that shape
+            context=context,
+            max_turns=self._max_turns,
+            run_config=config,
+        )
+        try:
+            await self._tell(narrator, result, provider)
+        finally:
+            await _stop(result)
+
+    async def _tell(self, narrator: _Narrator, result: RunResultStreaming, provider: Provider | None) -> None:
+        try:
+            await narrator.tell(result)
+        except MaxTurnsExceeded as error:
+            raise AgentFailed(f"The agent used all of its {self._max_turns} steps without coming to an end.") from error
+        except ModelRefusalError:
+            pass  # its text has been told, and it is the answer
+        except ModelBehaviorError:
+            # A model that was cut off before its first word has nothing else to complain about.
+            if provider is None or provider.finish is None:
+                raise
+        await narrator.end(result, provider.finish if provider else None)
+
+    async def _provider(self) -> Provider | None:
+        try:
+            client = await self._clients.get()
+        except AgentFailed:
+            if isinstance(self._agent.model, Model):
+                return None  # the agent brings a model with a client of its own
+            raise
+        return Provider(client, self._settings.environment)
+
+
+async def _stop(result: RunResultStreaming) -> None:
+    result.cancel()
+    if result.run_loop_task is not None:
+        await asyncio.wait({result.run_loop_task})
+
+
+class _Narrator:
+    """Tells one run as core events."""
+
+    def __init__(self, emit: Emit, client_tools: frozenset[str]) -> None:
+        self._emit = emit
+        self._client_tools = client_tools
+        self._step = 0
+        self._has_text = False
+        self._client_calls: list[ToolCalled] = []
+        self._open_calls: dict[str, tuple[str, float]] = {}
+        self._failed_calls: set[str] = set()
+
+    def note_failure(self, failure: ToolErrorFormatterArgs[Any]) -> None:
+        """The SDK tells of a call that failed; what the model is told stays the SDK's own sentence."""
+        self._failed_calls.add(failure.call_id)
+
+    async def tell(self, result: RunResultStreaming) -> None:
+        try:
+            async for event in result.stream_events():
+                if event.type == "raw_response_event":
+                    await self._tell_raw(event.data)
+                elif event.type == "run_item_stream_event":
+                    await self._tell_item(event.item)
+        except Exception as error:
+            for call_id, (name, _) in self._open_calls.items():
+                await self._emit(ToolReturned(name, call_id, error=f"The tool raised {type(error).__name__}."))
+            raise
+
+    async def end(self, result: RunResultStreaming, reason: Any) -> None:
+        """Close the last step, and give an output that no model wrote, such as a tool's result."""
+        for call in self._client_calls:  # last, because nothing may follow a call that is the client's
+            await self._emit(call)
+        await self._end_step()
+        output = result.final_output
+        if self._client_calls:
+            await self._emit(FinishNoted("tool_calls"))
+        elif not self._has_text and output is not None:
+            text = output if isinstance(output, str) else to_json(output, fallback=str).decode()
+            await self._emit(TextDelta(text))
+        if reason is not None and not self._client_calls:
+            await self._emit(FinishNoted(reason))
+
+    async def _tell_raw(self, event: Any) -> None:
+        if event.type in _TEXT and event.delta:
+            self._has_text = True
+            await self._emit(TextDelta(event.delta))
+        elif event.type in _REASONING and event.delta:
+            await self._emit(ReasoningDelta(event.delta))
+        elif event.type == "response.created":
+            await self._end_step()
+            self._step += 1
+            self._has_text = False
+            await self._emit(StepChanged(self._step, "started"))
+        elif event.type == "response.completed" and event.response.usage is not None:
+            spent = event.response.usage
+            model = event.response.model
+            await self._emit(UsageReported(Usage(spent.input_tokens, spent.output_tokens, model)))
+
+    async def _end_step(self) -> None:
+        if self._step:
+            await self._emit(StepChanged(self._step, "completed"))
+
+    async def _tell_item(self, item: RunItem) -> None:
+        match item:
+            case ToolCallItem(raw_item=ResponseFunctionToolCall() as call) | HandoffCallItem(raw_item=call):
+                await self._tell_call(call)
+            case ToolCallOutputItem():
+                await self._tell_result(item.call_id or "", item.output)
+            case HandoffOutputItem(raw_item={"call_id": str(call_id)}):
+                await self._tell_result(call_id, {"assistant": item.target_agent.name})
+
+    async def _tell_call(self, call: ResponseFunctionToolCall) -> None:
+        called = ToolCalled(call.name, call.call_id, call.arguments or "{}", call.name in self._client_tools)
+        if called.is_client_side:
+            self._client_calls.append(called)
+            return
+        await self._emit(called)
+        self._open_calls[call.call_id] = (call.name, time.perf_counter())
+
+    async def _tell_result(self, call_id: str, output: object) -> None:
+        if call_id not in self._open_calls:
+            return
+        name, began = self._open_calls.pop(call_id)
+        elapsed = round((time.perf_counter() - began) * 1000, 3)
+        if call_id in self._failed_calls:
+            await self._emit(ToolReturned(name, call_id, error=str(output), duration_ms=elapsed))
+            return
+        result = to_jsonable_python(output, fallback=str, inf_nan_mode="null")
+        await self._emit(ToolReturned(name, call_id, result, duration_ms=elapsed))

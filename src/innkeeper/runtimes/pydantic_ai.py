@@ -1,0 +1,252 @@
+"""The runtime of Pydantic AI agents: `agent.iter` in, core events out.
+
+The conversation is put into Pydantic AI's form by `pydantic_ai_messages`, a request's wishes by
+`pydantic_ai_requests`. An agent whose output is text streams it; any other output is yielded at the end, as
+JSON. Importing this module imports `pydantic_ai`: it is imported when an agent of it is served or first run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
+from typing import Any
+
+from pydantic_ai import Agent, AgentRun, CallToolsNode, ModelRequestNode
+from pydantic_ai.agent import AbstractAgent
+from pydantic_ai.capabilities import ReinjectSystemPrompt
+from pydantic_ai.exceptions import ContentFilterError, OutputTokenLimitExceeded
+from pydantic_ai.messages import (
+    AgentStreamEvent,
+    FunctionToolCallEvent,
+    FunctionToolResultEvent,
+    ModelResponse,
+    PartDeltaEvent,
+    PartStartEvent,
+    TextPart,
+    TextPartDelta,
+    ThinkingPart,
+    ThinkingPartDelta,
+)
+from pydantic_ai.models import Model
+from pydantic_ai.tools import DeferredToolRequests, ToolDefinition
+from pydantic_ai.toolsets import FunctionToolset
+from pydantic_ai.usage import UsageLimits
+from pydantic_core import to_json, to_jsonable_python
+
+from innkeeper.core.agents import AgentDescription
+from innkeeper.core.context import RunContext
+from innkeeper.core.errors import AgentFailed
+from innkeeper.core.events import (
+    AgentEvent,
+    FinishNoted,
+    ReasoningDelta,
+    StepChanged,
+    TextDelta,
+    ToolCalled,
+    ToolReturned,
+    UsageReported,
+)
+from innkeeper.core.runs import Turn
+from innkeeper.core.usage import Usage
+from innkeeper.runtimes.models import Models
+from innkeeper.runtimes.pydantic_ai_messages import converse
+from innkeeper.runtimes.pydantic_ai_requests import client_tools, client_toolset, model_settings, wishes
+from innkeeper.runtimes.relays import Emit, relayed
+from innkeeper.runtimes.settings import RuntimeSettings
+
+
+class PydanticAIRuntime:
+    """Runs a `pydantic_ai.Agent`. `max_steps` bounds its model calls; `None` leaves that to Pydantic AI."""
+
+    def __init__(
+        self,
+        agent: AbstractAgent[Any, Any],
+        name: str,
+        settings: RuntimeSettings,
+        *,
+        max_steps: int | None = None,
+    ) -> None:
+        self._agent = agent
+        self._name = name
+        self._settings = settings
+        self._max_steps = max_steps
+        self._models = Models(settings)
+
+    def describe(self) -> AgentDescription:
+        model = self._agent.model
+        shown = model if isinstance(model, str) else model.model_id if isinstance(model, Model) else None
+        description = self._agent.description
+        return AgentDescription(
+            self._name,
+            model=shown,
+            description=description if isinstance(description, str) else "",
+            tools=self._own_tools,
+            max_steps=self._max_steps,
+            provider=shown.partition(":")[0] if shown else "pydantic-ai",
+            has_model=True,
+            accepts_client_tools=not self._validates_output,
+        )
+
+    def run(self, turn: Turn, context: RunContext) -> AsyncIterator[AgentEvent]:
+        return relayed(partial(self._produce, turn, context), context)
+
+    async def close(self) -> None:
+        """Close the model's connections of the running event loop."""
+        await self._models.close()
+
+    async def _produce(self, turn: Turn, context: RunContext, emit: Emit) -> None:
+        tools = self._client_tools(turn)
+        said = converse(turn.messages)
+        narrator = _Narrator(emit, self._streams_text, self._max_steps)
+        with Agent.using_thread_executor(self._threads):
+            try:
+                async with self._agent.iter(
+                    said.prompt,
+                    output_type=[*self._outputs, DeferredToolRequests] if tools else None,
+                    message_history=said.history,
+                    model=await self._model(),
+                    instructions=list(said.instructions) or None,
+                    deps=context if self._agent.deps_type is RunContext else None,
+                    model_settings=model_settings(turn.parameters, self._settings),
+                    usage_limits=None if self._max_steps is None else UsageLimits(request_limit=None),
+                    infer_name=False,
+                    toolsets=client_toolset(tools),
+                    capabilities=[ReinjectSystemPrompt(), wishes(turn.parameters, tools)],
+                ) as run:
+                    await narrator.tell(run)
+            except OutputTokenLimitExceeded:
+                await emit(FinishNoted("length"))
+            except ContentFilterError:
+                await emit(FinishNoted("content_filter"))
+
+    async def _model(self) -> Model | None:
+        model = self._agent.model
+        if model is None:
+            raise AgentFailed(f"The agent {self._name!r} has no model.")
+        return await self._models.get(model) if isinstance(model, str) else None
+
+    def _client_tools(self, turn: Turn) -> list[ToolDefinition]:
+        if self._validates_output:
+            return []
+        return [tool for tool in client_tools(turn.parameters) if tool.name not in self._own_tools]
+
+    @property
+    def _outputs(self) -> list[Any]:
+        outputs = self._agent.output_type
+        listed = list(outputs) if isinstance(outputs, Sequence) else [outputs]
+        return [output for output in listed if output is not DeferredToolRequests]
+
+    @property
+    def _own_tools(self) -> tuple[str, ...]:
+        toolsets = [toolset for toolset in self._agent.toolsets if isinstance(toolset, FunctionToolset)]
+        return tuple(name for toolset in toolsets for name in toolset.tools)
+
+    @property
+    def _validates_output(self) -> bool:
+        # Pydantic AI lets no run change the output of such an agent, and calls of client tools are an output.
+        return bool(getattr(self._agent, "_output_validators", None))
+
+    @property
+    def _streams_text(self) -> bool:
+        return self._outputs == [str] and not self._validates_output
+
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        # Its own: tools that hang take no other agent's threads, and `max_threads` holds.
+        return ThreadPoolExecutor(self._settings.max_threads, thread_name_prefix=f"innkeeper-{self._name}")
+
+
+class _Narrator:
+    """Tells one run as core events."""
+
+    def __init__(self, emit: Emit, streams_text: bool, max_steps: int | None) -> None:
+        self._emit = emit
+        self._streams_text = streams_text
+        self._max_steps = max_steps
+        self._step = 0
+        self._response: ModelResponse | None = None
+        self._open_calls: dict[str, tuple[str, float]] = {}
+
+    async def tell(self, run: AgentRun[Any, Any]) -> None:
+        async for node in run:
+            if isinstance(node, ModelRequestNode):
+                await self._tell_request(node, run)
+            elif isinstance(node, CallToolsNode):
+                await self._tell_tools(node, run)
+        if run.result is not None:
+            await self._tell_output(run.result.output)
+
+    async def _tell_request(self, node: ModelRequestNode[Any, Any], run: AgentRun[Any, Any]) -> None:
+        if self._step == self._max_steps:
+            raise AgentFailed(f"The agent used all of its {self._max_steps} steps without coming to an end.")
+        self._step += 1
+        await self._emit(StepChanged(self._step, "started"))
+        async with node.stream(run.ctx) as stream:
+            async for event in stream:
+                await self._tell_part(event)
+
+    async def _tell_part(self, event: AgentStreamEvent) -> None:
+        match event:
+            case PartStartEvent(part=TextPart(content=text)) if text and self._streams_text:
+                await self._emit(TextDelta(text))
+            case PartDeltaEvent(delta=TextPartDelta(content_delta=text)) if text and self._streams_text:
+                await self._emit(TextDelta(text))
+            case PartStartEvent(part=ThinkingPart(content=text)) if text:
+                await self._emit(ReasoningDelta(text))
+            case PartDeltaEvent(delta=ThinkingPartDelta(content_delta=text)) if text:
+                await self._emit(ReasoningDelta(text))
+
+    async def _tell_tools(self, node: CallToolsNode[Any, Any], run: AgentRun[Any, Any]) -> None:
+        self._response = response = node.model_response
+        if response.usage.has_values():
+            spent = Usage(response.usage.input_tokens, response.usage.output_tokens, response.model_name)
+            await self._emit(UsageReported(spent))
+        try:
+            async with node.stream(run.ctx) as events:
+                async for event in events:
+                    await self._tell_tool(event, run)
+        except (OutputTokenLimitExceeded, ContentFilterError):
+            await self._emit(StepChanged(self._step, "completed"))
+            raise
+        except Exception as error:
+            for call_id, (name, _) in self._open_calls.items():
+                await self._emit(ToolReturned(name, call_id, error=f"The tool raised {type(error).__name__}."))
+            raise
+        await self._emit(StepChanged(self._step, "completed"))
+
+    async def _tell_tool(self, event: AgentStreamEvent, run: AgentRun[Any, Any]) -> None:
+        match event:
+            case FunctionToolCallEvent(part=call):
+                known = run.ctx.deps.tool_manager.get_tool_def(call.tool_name)
+                is_deferred = known is not None and known.kind in ("external", "unapproved")
+                is_clients = is_deferred and event.args_valid is True
+                arguments = call.args if isinstance(call.args, str) else call.args_as_json_str()
+                await self._emit(ToolCalled(call.tool_name, call.tool_call_id, arguments, is_clients))
+                if not is_clients:
+                    self._open_calls[call.tool_call_id] = (call.tool_name, time.perf_counter())
+            case FunctionToolResultEvent(part=part):
+                name, began = self._open_calls.pop(part.tool_call_id, (part.tool_name, time.perf_counter()))
+                elapsed = round((time.perf_counter() - began) * 1000, 3)
+                if part.outcome == "success":
+                    result = to_jsonable_python(part.content, fallback=str, inf_nan_mode="null")
+                    returned = ToolReturned(name, part.tool_call_id, result, duration_ms=elapsed)
+                else:
+                    said = part.model_response_str(wrap_if_error=False)
+                    returned = ToolReturned(name, part.tool_call_id, error=said, duration_ms=elapsed)
+                await self._emit(returned)
+
+    async def _tell_output(self, output: object) -> None:
+        if isinstance(output, DeferredToolRequests):
+            # A tool that deferred its call only when it ran was told as the server's, and stays unanswered.
+            for call_id, (name, _) in self._open_calls.items():
+                await self._emit(ToolReturned(name, call_id, error="The call waits for an answer from outside."))
+            await self._emit(FinishNoted("tool_calls"))
+            return
+        if not self._streams_text:
+            text = output if isinstance(output, str) else to_json(output, fallback=str).decode()
+            await self._emit(TextDelta(text))
+        reason = self._response.finish_reason if self._response else None
+        if reason == "length" or reason == "content_filter":
+            await self._emit(FinishNoted(reason))

@@ -1,0 +1,82 @@
+"""Relays: a framework's run in a task of its own, its events handed over in order.
+
+Frameworks hold cancel scopes and context variables open while they run; in a task of their own these cannot
+leak into whoever reads the events, and an abandoned reader still ends the run cleanly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from innkeeper.core.context import RunContext, set_context
+from innkeeper.core.errors import AgentFailed
+from innkeeper.core.events import AgentEvent
+
+Emit = Callable[[AgentEvent], Awaitable[None]]
+
+# How far a run may be ahead of its reader before it waits.
+_AHEAD = 256
+
+
+class _Channel:
+    """A bounded queue with an end."""
+
+    def __init__(self) -> None:
+        self._events: deque[AgentEvent] = deque()
+        self._has_ended = False
+        self._readable = asyncio.Event()
+        self._writable = asyncio.Event()
+
+    async def put(self, event: AgentEvent) -> None:
+        while len(self._events) >= _AHEAD:
+            self._writable.clear()
+            await self._writable.wait()
+        self._events.append(event)
+        self._readable.set()
+
+    def end(self, _: object) -> None:
+        self._has_ended = True
+        self._readable.set()
+
+    async def __aiter__(self) -> AsyncIterator[AgentEvent]:
+        while True:
+            while self._events:
+                event = self._events.popleft()
+                self._writable.set()
+                yield event
+            if self._has_ended:
+                return
+            self._readable.clear()
+            await self._readable.wait()
+
+
+def inside(context: RunContext) -> contextvars.Context:
+    """A copy of the current context in which `get_context()` finds `context`."""
+    copied = contextvars.copy_context()
+    copied.run(set_context, context)
+    return copied
+
+
+async def relayed(produce: Callable[[Emit], Awaitable[None]], context: RunContext) -> AsyncIterator[AgentEvent]:
+    """The events that `produce` emits; it runs inside `context`, and is cancelled when its reader leaves."""
+    channel = _Channel()
+
+    async def produced() -> None:
+        await produce(channel.put)
+
+    task = asyncio.create_task(produced(), context=inside(context))
+    task.add_done_callback(channel.end)
+    try:
+        async for event in channel:
+            yield event
+        if task.cancelled():
+            raise AgentFailed("The agent cancelled itself.")
+        task.result()
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # seen, so that a failure on the way out is not reported as lost

@@ -1,0 +1,1 @@
+"""The use cases, and the only door to the core. They know ports, never adapters."""

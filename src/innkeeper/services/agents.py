@@ -1,0 +1,95 @@
+"""Agents: which are served, under which names, and which is the default.
+
+Static agents are found by exact name; dynamic resolvers are asked only for names that no static agent has.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from innkeeper.core.agents import AgentDescription, checked_name
+from innkeeper.core.errors import AgentNotFound, DuplicateAgent, NoAgents, NoDefaultAgent, ReservedName
+from innkeeper.ports.agents import Resolver, Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class ServedAgent:
+    """A runtime under its public name; `data` is what a dynamic resolver returned for it."""
+
+    name: str
+    runtime: Runtime
+    data: Any = None
+    is_default: bool = False
+
+    def describe(self) -> AgentDescription:
+        return self.runtime.describe()
+
+
+class AgentRegistry:
+    """Names to agents, in order of registration."""
+
+    def __init__(self, reserved: frozenset[str] = frozenset()) -> None:
+        self._agents: dict[str, Runtime] = {}
+        self._resolvers: list[tuple[Resolver, Runtime]] = []
+        self._default: str | None = None
+        self._reserved = reserved
+
+    def register(self, name: str, runtime: Runtime, *, default: bool | None = None) -> None:
+        """Serve `runtime` as `name`. The first is the default, unless one says `default=True` or all say `False`.
+
+        Raises: Invalid, DuplicateAgent, ReservedName.
+        """
+        checked_name(name)
+        if name in self._agents:
+            raise DuplicateAgent(f"Two agents are named {name!r}. Give each agent a name of its own.", param="name")
+        if name in self._reserved:
+            raise ReservedName(
+                f"{name!r} cannot name an agent, because the server has routes of its own under /{name}."
+                " Choose another name.",
+                param="name",
+            )
+        self._agents[name] = runtime
+        if default or (default is None and self._default is None):
+            self._default = name
+
+    def add_resolver(self, resolver: Resolver, runtime: Runtime) -> None:
+        """Serve every name for which `resolver` returns agent data."""
+        self._resolvers.append((resolver, runtime))
+
+    def __iter__(self) -> Iterator[ServedAgent]:
+        for name, runtime in self._agents.items():
+            yield ServedAgent(name, runtime, None, name == self._default)
+
+    def __len__(self) -> int:
+        return len(self._agents)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._agents and not self._resolvers
+
+    async def find(self, name: str | None) -> ServedAgent:
+        """The agent of that name, or the default.
+
+        Raises: NoAgents, then AgentNotFound, then NoDefaultAgent, in this order of checks.
+        """
+        if name is not None and (runtime := self._agents.get(name)) is not None:
+            return ServedAgent(name, runtime, None, name == self._default)
+        if self.is_empty:
+            raise NoAgents("No agents are registered. Register one with register_agent(name, agent).")
+        if name is not None:
+            return await self._resolve(name)
+        if self._default is None:
+            raise NoDefaultAgent("No agent_name was given and there is no default agent.", param="agent_name")
+        return ServedAgent(self._default, self._agents[self._default], None, True)
+
+    async def _resolve(self, name: str) -> ServedAgent:
+        for resolver, runtime in self._resolvers:
+            data = resolver(name)
+            if inspect.isawaitable(data):
+                data = await data
+            if data is not None and data is not False:
+                return ServedAgent(name, runtime, data)
+        raise AgentNotFound(f"Agent {name!r} does not exist. GET /agents lists those that do.", param="agent_name")

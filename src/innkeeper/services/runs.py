@@ -1,0 +1,508 @@
+"""Runs: accept, execute, watch, stop and settle them. Every surface starts and follows runs through here.
+
+Acceptance is one commit, before agent code runs and before anyone is told; settlement is another, exactly
+once, without user code. In between the run's own log grows by segments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+
+from innkeeper.core.agents import AgentDescription
+from innkeeper.core.changes import Accepted, AcceptRun, BeginRun, Begun, Fence, RecordCredits, Segment
+from innkeeper.core.context import RunContext, reset_context, set_context
+from innkeeper.core.errors import (
+    InnkeeperError,
+    RunNotFound,
+    ShuttingDown,
+    Unsupported,
+)
+from innkeeper.core.events import RunStarted, payload
+from innkeeper.core.identity import Caller
+from innkeeper.core.messages import Message
+from innkeeper.core.runs import NO_PARAMETERS, Run, RunStatus, StartRun, Turn
+from innkeeper.core.sessions import Session
+from innkeeper.core.times import Instant
+from innkeeper.core.transcripts import Transcript, as_turn, sort
+from innkeeper.core.usage import CreditRecord
+from innkeeper.ports.journal import Journal
+from innkeeper.ports.readers import RunReader, SessionReader
+from innkeeper.services.agents import AgentRegistry, ServedAgent
+from innkeeper.services.identities import end_user
+from innkeeper.services.live import Ending, LiveRun, Stop
+from innkeeper.services.settlements import Settlements
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RunLimits:
+    """Bounds on runs; times in seconds."""
+
+    run_seconds: float = 600.0
+    queue_depth: int = 10
+    queue_seconds: float = 60.0
+    stop_seconds: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A queued run of this process and what it needs to begin."""
+
+    live: LiveRun
+    agent: ServedAgent
+    start: StartRun
+    transcript: Transcript
+    expiry: asyncio.TimerHandle
+
+
+class Runs:
+    """The use cases of runs in one process."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        sessions: SessionReader,
+        runs: RunReader,
+        agents: AgentRegistry,
+        now: Callable[[], int],
+        new_id: Callable[[], str],
+        worker: str,
+        limits: RunLimits,
+        shows_errors: bool = False,
+    ) -> None:
+        self._journal = journal
+        self._sessions = sessions
+        self._runs = runs
+        self._agents = agents
+        self._now = now
+        self._new_id = new_id
+        self._worker = worker
+        self._limits = limits
+        self._live: dict[str, LiveRun] = {}
+        self._waiting: dict[str, _Waiting] = {}
+        self._is_draining = False
+        self._settlements = Settlements(journal, now, new_id, shows_errors=shows_errors)
+
+    # starting
+
+    async def start(self, caller: Caller, start: StartRun, context: RunContext) -> LiveRun:
+        """Accept a run and set it going, or queue it behind its session's current one.
+
+        Raises: ShuttingDown; NoAgents, AgentNotFound, NoDefaultAgent; Forbidden for an end user who is not
+        the caller's; Unsupported; RunConflict or TooBusy where the session is busy; StorageUnavailable.
+        """
+        if self._is_draining:
+            raise ShuttingDown("The server is shutting down. Try again shortly.")
+        agent = await self._agents.find(start.agent_name)
+        if start.parameters is not NO_PARAMETERS:
+            _check_abilities(agent.describe(), start)
+        change = self._acceptance(caller, start, agent)
+        (outcome,) = await self._journal.commit((change,))
+        assert isinstance(outcome, Accepted), "an accept is answered with its run"
+        live = LiveRun(
+            outcome.run,
+            Fence(outcome.run.id, self._worker, outcome.epoch),
+            context,
+            self._journal,
+            first=change.first,
+            on_disconnect=start.on_disconnect,
+            grace=start.grace,
+        )
+        self._live[outcome.run.id] = live
+        _name(context, outcome.run, agent, start)
+        if outcome.run.status is RunStatus.QUEUED:
+            self._wait(live, agent, start, change.transcript)
+        else:
+            execution = self._execute(live, agent, start, change.transcript, outcome)
+            live.task = asyncio.create_task(execution)
+        return live
+
+    def _acceptance(self, caller: Caller, start: StartRun, agent: ServedAgent) -> AcceptRun:
+        now, run_id = Instant(self._now()), f"run_{self._new_id()}"
+        key = self._new_id()
+        user_id = end_user(caller, start.user_id)
+        session = Session(
+            key=key,
+            owner=caller.owner,
+            user_id=user_id,
+            id=start.session_id or key,
+            created_at=now,
+            updated_at=now,
+            agent_name=agent.name,
+        )
+        run = Run(
+            id=run_id,
+            owner=caller.owner,
+            user_id=user_id,
+            session_key=key,
+            session_id=session.id,
+            agent_name=agent.name,
+            endpoint=start.endpoint,
+            status=RunStatus.RUNNING,
+            turn=0,
+            created_at=now,
+            input=start.messages,
+            metadata=start.metadata,
+        )
+        return AcceptRun(
+            run=run,
+            transcript=sort(start.messages),
+            history=start.history,
+            first=Segment(1, 1, payload(RunStarted(run_id, session.id, agent.name))),
+            new_session=session,
+            worker=self._worker,
+            recorded=start.recorded,
+            names_session=start.session_id is not None,
+            names_user=start.user_id is not None,
+            when_busy=start.when_busy,
+            max_queue=self._limits.queue_depth,
+        )
+
+    # executing
+
+    async def _execute(
+        self,
+        live: LiveRun,
+        agent: ServedAgent,
+        start: StartRun,
+        transcript: Transcript,
+        placed: Accepted | Begun,
+    ) -> None:
+        """The run loop: hand the conversation to the agent, emit what it yields, settle."""
+        loop = asyncio.get_running_loop()
+        expiry = loop.call_later(self._limits.run_seconds, self.stop, live, Stop.TIMED_OUT)
+        token = set_context(live.context)
+        failure: BaseException | None = None
+        try:
+            messages = await self._conversation(transcript, placed)
+            turn = Turn(messages, start.parameters, start.stream)
+            await _pump(live, agent.runtime.run(turn, live.context))
+        except asyncio.CancelledError:
+            live.stop = live.stop or Stop.INTERRUPTED
+        except Exception as error:  # noqa: BLE001 - agent code may raise anything; the run carries it
+            failure = error
+            self._log_failure(live, error)
+        finally:
+            reset_context(token)
+            expiry.cancel()
+        await self._settle(live, agent.describe(), failure)
+
+    async def _conversation(self, transcript: Transcript, placed: Accepted | Begun) -> tuple[Message, ...]:
+        if isinstance(placed, Accepted) and placed.is_new_session:
+            return (*transcript.instructions, *transcript.before, *transcript.new)
+        assert placed.lineage is not None, "a run that runs has a lineage"
+        return as_turn(await self._sessions.history(placed.lineage))
+
+    @staticmethod
+    def _log_failure(live: LiveRun, error: BaseException) -> None:
+        expected = isinstance(error, InnkeeperError)
+        _logger.error(
+            "run %s of agent %s failed: %s: %s",
+            live.run.id,
+            live.run.agent_name,
+            type(error).__name__,
+            error,
+            exc_info=None if expected else error,
+        )
+
+    async def _settle(self, live: LiveRun, description: AgentDescription | None, failure: BaseException | None) -> None:
+        if live.is_settling:
+            return
+        next_run_id = await self._settlements.settle(live, description, failure)
+        self._live.pop(live.run.id, None)
+        if next_run_id is not None and (waiting := self._waiting.pop(next_run_id, None)) is not None:
+            waiting.expiry.cancel()
+            waiting.live.task = asyncio.create_task(self._begin(waiting))
+
+    # queueing
+
+    def _wait(self, live: LiveRun, agent: ServedAgent, start: StartRun, transcript: Transcript) -> None:
+        loop = asyncio.get_running_loop()
+        expiry = loop.call_later(self._limits.queue_seconds, self.stop, live, Stop.NEVER_BEGAN)
+        self._waiting[live.run.id] = _Waiting(live, agent, start, transcript, expiry)
+
+    async def _begin(self, waiting: _Waiting) -> None:
+        live, start = waiting.live, waiting.start
+        change = BeginRun(
+            live.run.id,
+            live.run.session_key,
+            waiting.transcript,
+            start.history,
+            self._worker,
+            Instant(self._now()),
+        )
+        try:
+            (outcome,) = await self._journal.commit((change,))
+        except (InnkeeperError, asyncio.CancelledError) as error:
+            live.stop = live.stop or Stop.INTERRUPTED
+            await self._settle(live, None, error if isinstance(error, InnkeeperError) else None)
+            return
+        if not isinstance(outcome, Begun):
+            live.stop = Stop.INTERRUPTED
+            await self._settle(live, None, None)
+            return
+        live.fence = Fence(live.run.id, self._worker, outcome.epoch)
+        await self._execute(live, waiting.agent, start, waiting.transcript, outcome)
+
+    # stopping
+
+    def stop(self, live: LiveRun, why: Stop) -> None:
+        """End a run from outside; its code gets a moment to react, then the run ends without it."""
+        if not live.halt(why):
+            return
+        waiting = self._waiting.pop(live.run.id, None)
+        if waiting is not None:
+            waiting.expiry.cancel()
+            live.task = asyncio.create_task(self._settle(live, None, None))
+            return
+        loop = asyncio.get_running_loop()
+        loop.call_later(self._limits.stop_seconds, self._abandon, live)
+
+    def _abandon(self, live: LiveRun) -> None:
+        if not live.is_settling:
+            _logger.warning("run %s did not react to being stopped and is ended without it", live.run.id)
+            live.task = asyncio.create_task(self._settle(live, None, None))
+
+    def left(self, live: LiveRun) -> None:
+        """A reader has gone; the last one's leaving may cancel the run, as its request said."""
+        if live.readers or live.on_disconnect != "cancel" or live.ended.done():
+            return
+
+        def cancel_if_alone() -> None:
+            if not live.readers:
+                self.stop(live, Stop.CANCELLED)
+
+        asyncio.get_running_loop().call_later(live.grace, cancel_if_alone)
+
+    async def cancel(self, caller: Caller, run_id: str) -> Run:
+        """Ask a run to end, if it has not; returns it as it is now.
+
+        Raises: RunNotFound.
+        """
+        live = self.find_live(caller, run_id)
+        if live is not None:
+            self.stop(live, Stop.CANCELLED)
+        return await self.get(caller, run_id)
+
+    async def cancel_session(self, caller: Caller, session_id: str) -> None:
+        """Cancel what runs or waits in a session, and wait until it has ended."""
+        found = [
+            live for live in self._live.values() if live.run.session_id == session_id and live.run.owner == caller.owner
+        ]
+        for live in reversed(found):
+            self.stop(live, Stop.CANCELLED)
+        if found:
+            await asyncio.wait([live.ended for live in found], timeout=self._limits.stop_seconds + 2.0)
+
+    async def wait(self, caller: Caller, run_id: str, seconds: float) -> None:
+        """Return when the run has ended, or after so many seconds."""
+        live = self.find_live(caller, run_id)
+        if live is not None:
+            await asyncio.wait([live.ended], timeout=seconds)
+
+    async def close(self, patience: float) -> None:
+        """Take no new runs; let those under way end within `patience` seconds, then interrupt them."""
+        self._is_draining = True
+        pending = [live.ended for live in self._live.values()]
+        if pending and patience > 0:
+            await asyncio.wait(pending, timeout=patience)
+        for live in list(self._live.values()):
+            self.stop(live, Stop.INTERRUPTED)
+        pending = [live.ended for live in self._live.values()]
+        if pending:
+            await asyncio.wait(pending, timeout=self._limits.stop_seconds + 2.0)
+
+    async def record_credits(self, run_id: str, records: Sequence[CreditRecord]) -> None:
+        """Book what was tracked after the run had been settled."""
+        await self._journal.commit((RecordCredits(run_id, tuple(records)),))
+
+    # reading
+
+    @property
+    def active(self) -> int:
+        """How many runs this process has under way or queued."""
+        return len(self._live)
+
+    @property
+    def is_draining(self) -> bool:
+        return self._is_draining
+
+    def find_live(self, caller: Caller, run_id: str) -> LiveRun | None:
+        """The run if this process executes it and the caller may see it."""
+        live = self._live.get(run_id)
+        return live if live is not None and live.run.owner == caller.owner else None
+
+    async def get(self, caller: Caller, run_id: str) -> Run:
+        """Raises: RunNotFound."""
+        run = await self._runs.find(caller, run_id)
+        if run is None:
+            raise RunNotFound(f"Run {run_id!r} does not exist.", param="run_id")
+        return run
+
+    async def page(
+        self,
+        caller: Caller,
+        *,
+        limit: int,
+        after: str | None = None,
+        session_id: str | None = None,
+        agent_name: str | None = None,
+        status: RunStatus | None = None,
+    ) -> tuple[Sequence[Run], bool]:
+        """Newest first, and whether there are more."""
+        return await self._runs.page(
+            caller, limit=limit, after=after, session_id=session_id, agent_name=agent_name, status=status
+        )
+
+    async def follow(self, caller: Caller, run_id: str, after: int = 0) -> RunReading:
+        """Read the run's log beyond `after`: what is stored, then live, to its end.
+
+        Raises: RunNotFound.
+        """
+        live = self.find_live(caller, run_id)
+        if live is None:
+            await self.get(caller, run_id)
+        return RunReading(self, self._runs, run_id, live, after)
+
+    def watch(self, live: LiveRun, after: int = 0) -> RunReading:
+        """As `follow`, for a run at hand."""
+        return RunReading(self, self._runs, live.run.id, live, after)
+
+    async def result(self, live: LiveRun) -> Ending:
+        """Wait for the end of a run.
+
+        Raises: StorageUnavailable if its log cannot be written; the run itself goes on.
+        """
+        while not live.ended.done():
+            if live.trouble is not None:
+                raise live.trouble
+            await live.changed()
+        return live.ended.result()
+
+
+class RunReading:
+    """One reader of a run's log. It is slow or gone without anybody noticing but its own `next`."""
+
+    def __init__(self, runs: Runs, stored: RunReader, run_id: str, live: LiveRun | None, after: int) -> None:
+        self.after = after
+        self._runs = runs
+        self._stored = stored
+        self._run_id = run_id
+        self._live = live
+        self._is_closed = False
+        if live is not None:
+            live.readers += 1
+
+    async def next(self, patience: float | None = None) -> list[Segment] | None:
+        """The segments that follow; empty after `patience` seconds without any, `None` at the end or when closed.
+
+        Raises: StorageUnavailable when the log cannot be written.
+        """
+        while not self._is_closed:
+            batch = await self._ready()
+            if batch:
+                batch = _beyond(batch, self.after)
+                self.after = batch[-1].last_seq
+                return batch
+            live = self._live
+            if live is None or live.ended.done():
+                return None
+            if live.trouble is not None:
+                raise live.trouble
+            if not await _changed(live, patience):
+                return []
+        return None
+
+    async def _ready(self) -> list[Segment]:
+        """What is there now: from memory, or from the store when memory no longer reaches back that far."""
+        recent = self._live.recent(self.after) if self._live is not None else None
+        return list(await self._stored.segments(self._run_id, self.after)) if recent is None else recent
+
+    def close(self) -> None:
+        """The reader has gone; idempotent."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._live is not None:
+            self._live.readers -= 1
+            self._live.wake()
+            self._runs.left(self._live)
+
+
+async def _changed(live: LiveRun, patience: float | None) -> bool:
+    if patience is None:
+        await live.changed()
+        return True
+    waiter = live.changed()
+    timer = asyncio.get_running_loop().call_later(patience, waiter.cancel)
+    try:
+        await waiter
+    except asyncio.CancelledError:
+        if waiter.cancelled() and not _is_being_cancelled():
+            return False
+        raise
+    finally:
+        timer.cancel()
+    return True
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+async def _pump(live: LiveRun, events: AsyncIterator[object]) -> None:
+    emit, since = live.emit, 0
+    async with contextlib.aclosing(events):  # type: ignore[type-var]
+        async for event in events:
+            if live.stop is not None:
+                return
+            emit(event)  # type: ignore[arg-type]
+            since += 1
+            if since >= 128:
+                since = 0
+                await asyncio.sleep(0)
+            if live.is_backlogged:
+                await live.drained()
+
+
+def _beyond(batch: list[Segment], after: int) -> list[Segment]:
+    """The batch without events up to `after`, of which only the first segment can hold some."""
+    first = batch[0]
+    if first.first_seq > after:
+        return batch
+    kept = first.payloads()[after - first.first_seq + 1 :]
+    return [Segment(after + 1, len(kept), b"\n".join(kept)), *batch[1:]]
+
+
+def _name(context: RunContext, run: Run, agent: ServedAgent, start: StartRun) -> None:
+    """Tell the context which run it belongs to."""
+    context.run_id, context.session_id, context.user_id = run.id, run.session_id, run.user_id
+    context.agent_name, context.agent_data = run.agent_name, agent.data
+    context.metadata = start.metadata
+    context.workflow = start.parameters.workflow
+    context.variables = start.parameters.variables or {}
+
+
+def _check_abilities(description: AgentDescription, start: StartRun) -> None:
+    """Refuse what would mislead if it were ignored."""
+    parameters = start.parameters
+    if description.has_model:
+        return
+    if parameters.tool_choice == "required" or isinstance(parameters.tool_choice, dict):
+        raise Unsupported(
+            f"Agent {description.name!r} has no model of its own and cannot be made to call a tool.",
+            param="tool_choice",
+        )
+    form = parameters.response_format
+    if form is not None and form.get("type") == "json_schema":
+        raise Unsupported(
+            f"Agent {description.name!r} has no model of its own and cannot promise a JSON schema.",
+            param="response_format",
+        )

@@ -1,0 +1,134 @@
+"""Sessions: make, find, list, change and delete conversations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from innkeeper.core.changes import Appended, AppendMessages, CreateSession, DeleteSession, Done, UpdateSession
+from innkeeper.core.errors import SessionNotFound
+from innkeeper.core.identity import Caller
+from innkeeper.core.messages import Message
+from innkeeper.core.sessions import Session, StoredMessage
+from innkeeper.core.times import Instant
+from innkeeper.ports.journal import Journal
+from innkeeper.ports.readers import SessionReader
+from innkeeper.services.identities import end_user
+
+
+class Sessions:
+    """The use cases of sessions."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        sessions: SessionReader,
+        now: Callable[[], int],
+        new_id: Callable[[], str],
+    ) -> None:
+        self._journal = journal
+        self._sessions = sessions
+        self._now = now
+        self._new_id = new_id
+
+    async def create(
+        self,
+        caller: Caller,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        agent_name: str | None = None,
+        title: str | None = None,
+        metadata: Mapping[str, object] | None = None,
+    ) -> Session:
+        """Raises: RunConflict if the caller has a session of that id; Forbidden for another's end user."""
+        now, key = Instant(self._now()), self._new_id()
+        session = Session(
+            key=key,
+            owner=caller.owner,
+            user_id=end_user(caller, user_id),
+            id=session_id or key,
+            created_at=now,
+            updated_at=now,
+            agent_name=agent_name,
+            title=title,
+            metadata=dict(metadata or {}),
+        )
+        await self._journal.commit((CreateSession(session),))
+        return session
+
+    async def get(self, caller: Caller, session_id: str, user_id: str | None = None) -> Session:
+        """Raises: SessionNotFound."""
+        session = await self._sessions.find(caller, session_id, user_id)
+        if session is None:
+            raise _missing(session_id)
+        return session
+
+    async def page(
+        self,
+        caller: Caller,
+        *,
+        limit: int,
+        after: str | None = None,
+        user_id: str | None = None,
+        agent_name: str | None = None,
+        archived: bool | None = None,
+    ) -> tuple[Sequence[Session], bool]:
+        """Newest first, and whether there are more."""
+        return await self._sessions.page(
+            caller, limit=limit, after=after, user_id=user_id, agent_name=agent_name, archived=archived
+        )
+
+    async def messages(
+        self, caller: Caller, session_id: str, *, limit: int | None = None, after: int = 0
+    ) -> tuple[Session, Sequence[StoredMessage]]:
+        """The session and its current conversation, oldest first."""
+        session = await self.get(caller, session_id)
+        return session, await self._sessions.messages(session, limit=limit, after=after)
+
+    async def page_of_messages(
+        self, caller: Caller, session_id: str, *, limit: int, after: int = 0
+    ) -> tuple[Sequence[StoredMessage], bool]:
+        """The current conversation beyond position `after`, oldest first, and whether there is more."""
+        session = await self.get(caller, session_id)
+        found = await self._sessions.messages(session, after=after, limit=limit + 1, oldest_first=True)
+        return found[:limit], len(found) > limit
+
+    async def append(self, caller: Caller, session_id: str, messages: Sequence[Message]) -> Sequence[StoredMessage]:
+        """Add messages without running anything."""
+        session = await self.get(caller, session_id)
+        change = AppendMessages(session.key, tuple(messages), Instant(self._now()))
+        (outcome,) = await self._journal.commit((change,))
+        if not isinstance(outcome, Appended):
+            raise _missing(session_id)
+        return outcome.messages
+
+    async def update(
+        self,
+        caller: Caller,
+        session_id: str,
+        *,
+        title: str | None = None,
+        clears_title: bool = False,
+        metadata: Mapping[str, object] | None = None,
+        archived: bool | None = None,
+    ) -> Session:
+        """Change what is named."""
+        session = await self.get(caller, session_id)
+        change = UpdateSession(session.key, Instant(self._now()), title, clears_title, metadata, archived)
+        (outcome,) = await self._journal.commit((change,))
+        if not isinstance(outcome, Done) or outcome.session is None:
+            raise _missing(session_id)
+        return outcome.session
+
+    async def delete(self, caller: Caller, session_id: str) -> Session:
+        """Remove the session with all that was said in it."""
+        session = await self.get(caller, session_id)
+        (outcome,) = await self._journal.commit((DeleteSession(session.key),))
+        if not isinstance(outcome, Done):
+            raise _missing(session_id)
+        return session
+
+
+def _missing(session_id: str) -> SessionNotFound:
+    return SessionNotFound(f"Session {session_id!r} does not exist.", param="session_id")

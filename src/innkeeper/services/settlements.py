@@ -1,0 +1,175 @@
+"""Settlements: the end of a run, durable and exactly once, whichever way it came.
+
+A live run is settled from memory; a run whose process died is settled from its log, by the same assembler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from decimal import Decimal
+
+from innkeeper.core.agents import AgentDescription
+from innkeeper.core.changes import Ended, EndRun, Fence, Outcome, Segment
+from innkeeper.core.errors import InnkeeperError
+from innkeeper.core.events import EndStatus, RunEnded, RunFailed, payload, read
+from innkeeper.core.runs import Run, RunError
+from innkeeper.core.times import Instant
+from innkeeper.core.usage import CreditRecord
+from innkeeper.ports.journal import Journal
+from innkeeper.ports.readers import RunReader
+from innkeeper.services.assembling import Assembler
+from innkeeper.services.live import Ending, LiveRun, Stop
+
+_logger = logging.getLogger(__name__)
+
+_FIRST_RETRY, _LAST_RETRY = 0.1, 5.0
+
+_STOPPED: dict[Stop, tuple[EndStatus, RunError | None]] = {
+    Stop.CANCELLED: ("cancelled", None),
+    Stop.TIMED_OUT: ("failed", RunError("AGENT_FAILED", "The agent did not end within its time limit.")),
+    Stop.INTERRUPTED: (
+        "interrupted",
+        RunError("INTERRUPTED", "The server stopped before the agent had ended."),
+    ),
+    Stop.NEVER_BEGAN: (
+        "failed",
+        RunError("RATE_LIMITED", "The session stayed busy for too long; the turn was not started."),
+    ),
+}
+
+
+class Settlements:
+    """Writes endings."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        now: Callable[[], int],
+        new_id: Callable[[], str],
+        *,
+        shows_errors: bool = False,
+    ) -> None:
+        self._journal = journal
+        self._now = now
+        self._new_id = new_id
+        self._shows_errors = shows_errors
+
+    async def settle(
+        self, live: LiveRun, description: AgentDescription | None, failure: BaseException | None
+    ) -> str | None:
+        """End a live run and tell its readers; returns the id of the run that waits for its session."""
+        live.is_settling = True
+        await live.drained()
+        ending = self._ending(live, failure)
+        change = self._change(live.run, live.assembler, ending, live.last_segment, self._records(live, description))
+        outcome = await self._commit(live, change)
+        live.publish(change.segment)
+        live.finish(ending)
+        return outcome.next_run_id if isinstance(outcome, Ended) else None
+
+    def _ending(self, live: LiveRun, failure: BaseException | None) -> Ending:
+        assembler = live.assembler
+        status, error = ("completed", None) if live.stop is None else _STOPPED[live.stop]
+        if failure is not None and live.stop is None:
+            status, error = "failed", self._told(failure)
+        reason = assembler.finish_reason or ("tool_calls" if assembler.client_calls else "stop")
+        return Ending(
+            status=status,
+            output=assembler.output,
+            usage=assembler.usage,
+            finish_reason=reason if status == "completed" else None,
+            steps=assembler.steps,
+            tool_calls=tuple(assembler.client_calls),
+            error=error,
+            stop=live.stop,
+        )
+
+    def _told(self, failure: BaseException) -> RunError:
+        """What a caller may know of an exception: nothing of its text, unless the server runs in debug."""
+        if self._shows_errors:
+            return RunError("AGENT_FAILED", f"{type(failure).__name__}: {failure}")
+        return RunError("AGENT_FAILED", "The agent failed. The server's log has the reason.")
+
+    def _records(self, live: LiveRun, description: AgentDescription | None) -> tuple[CreditRecord, ...]:
+        records = live.context.unsettled_records()
+        pricing = description.pricing if description else None
+        charge = pricing.charge(live.assembler.usage) if pricing else Decimal(0)
+        if charge:
+            records += (CreditRecord(self._new_id(), charge, "pricing", {}, self._now()),)
+        return records
+
+    def _change(
+        self,
+        run: Run,
+        assembler: Assembler,
+        ending: Ending,
+        cut: Callable[..., Segment],
+        records: tuple[CreditRecord, ...],
+    ) -> EndRun:
+        done = RunEnded(run.id, run.session_id, ending.status, ending.output, ending.usage, ending.finish_reason)
+        events = (RunFailed(ending.error.code, ending.error.message), done) if ending.error else (done,)
+        messages = assembler.messages()
+        return EndRun(
+            run_id=run.id,
+            session_key=run.session_key,
+            status=ending.status,
+            segment=cut(*events),
+            now=Instant(self._now()),
+            messages=messages,
+            visible=assembler.visible if messages else None,
+            output=ending.output,
+            error=ending.error,
+            usage=ending.usage,
+            finish_reason=ending.finish_reason,
+            steps=ending.steps,
+            records=records,
+        )
+
+    async def _commit(self, live: LiveRun, change: EndRun) -> Outcome:
+        """Write the end, however long the store is away: a run is never left without one."""
+        pause = _FIRST_RETRY
+        while True:
+            try:
+                (outcome,) = await self._journal.commit((change,), live.fence)
+            except InnkeeperError as error:
+                live.report_trouble(error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LAST_RETRY)
+            else:
+                return outcome
+
+    async def recover(self, runs: RunReader) -> int:
+        """Settle every run whose process died, with the output that its log holds; returns how many.
+
+        Only for a store whose lock proves that no other process executes runs.
+        """
+        unfinished = await runs.unfinished()
+        for run, fence in unfinished:
+            await self._interrupt(runs, run, fence)
+        if unfinished:
+            _logger.warning("%d runs of a server that had died were ended as interrupted", len(unfinished))
+        return len(unfinished)
+
+    async def _interrupt(self, runs: RunReader, run: Run, fence: Fence) -> None:
+        assembler, last_seq = await _replayed(runs, run.id)
+        status, error = _STOPPED[Stop.INTERRUPTED]
+        ending = Ending(status, assembler.output, assembler.usage, None, assembler.steps, (), error, Stop.INTERRUPTED)
+
+        def cut(*events: RunFailed | RunEnded) -> Segment:
+            return Segment(last_seq + 1, len(events), b"\n".join(payload(event) for event in events))
+
+        change = self._change(run, assembler, ending, cut, ())
+        await self._journal.commit((change,), fence)
+
+
+async def _replayed(runs: RunReader, run_id: str) -> tuple[Assembler, int]:
+    """The assembler that has seen a run's whole log, and the last `seq` of it."""
+    assembler, last_seq = Assembler(), 0
+    while segments := await runs.segments(run_id, last_seq):
+        for segment in segments:
+            for data in segment.payloads():
+                assembler.feed(read(data))
+            last_seq = segment.last_seq
+    return assembler, last_seq

@@ -1,0 +1,1 @@
+"""PostgreSQL: state in a database server, over asyncpg."""

@@ -1,0 +1,141 @@
+"""Connections: where a PostgreSQL is, how it is reached, and what its errors mean to the rest of the server.
+
+Invariant: no message that is made here holds a password.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import asyncpg
+
+from innkeeper.core.errors import InnkeeperError, SetupError, StorageFull, StorageUnavailable
+from innkeeper.storage.statements import Compiled
+
+Connection = Any
+"""asyncpg's own or its pool's proxy; asyncpg has no common type for the two."""
+
+PATIENCE = 5.0
+"""Seconds after which the store counts as not answering."""
+
+_FIRST_PAUSE, _LAST_PAUSE = 0.02, 0.5
+_TRANSIENT_CLASSES = ("08", "40", "53", "57")
+_TRANSIENT_CODES = ("55P03", "0A000")
+_RACES = ("sessions_by_name", "runs_one_at_a_time")
+_SETTINGS = {
+    "jit": "off",
+    "lock_timeout": "4s",
+    "idle_in_transaction_session_timeout": "15s",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+
+ValueT = TypeVar("ValueT")
+
+
+class Address:
+    """A `DATABASE_URL`: `postgresql://user:password@host:port/database?sslmode=…`, or `postgres://…`."""
+
+    def __init__(self, url: str) -> None:
+        scheme, _, rest = url.partition("://")
+        self.url = f"{scheme.partition('+')[0]}://{rest}"
+        self.server = urlsplit(self.url).netloc.rpartition("@")[2] or "the default host"
+        self.database = unquote(urlsplit(self.url).path.lstrip("/")) or "the default database"
+
+    def __str__(self) -> str:
+        return f"PostgreSQL, {self.database} at {self.server}"
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """What asyncpg's `connect` and `create_pool` are called with."""
+        return {
+            "dsn": self.url,
+            "timeout": PATIENCE,
+            "statement_cache_size": 256,
+            "server_settings": {**_SETTINGS, "application_name": f"innkeeper, pid {os.getpid()}"},
+        }
+
+    async def connect(self) -> Connection:
+        """Raises: SetupError that names the cause."""
+        try:
+            return await asyncpg.connect(**self.options)
+        except Exception as error:
+            raise self._setup_error(error) from None
+
+    def _setup_error(self, error: Exception) -> SetupError:
+        match error:
+            case asyncpg.InvalidAuthorizationSpecificationError():
+                told = f"{self} refused the user or the password: {error}. Check DATABASE_URL."
+            case asyncpg.InvalidCatalogNameError():
+                told = f"There is no database {self.database} at {self.server}. Create it, or check DATABASE_URL."
+            case asyncpg.PostgresError():
+                told = f"{self} refused the connection: {error}."
+            case OSError():
+                told = f"{self} cannot be reached ({_cause(error)}). Is it running, and is DATABASE_URL right?"
+            case _:  # its text may quote a piece of the URL, and so of the password
+                told = (
+                    "DATABASE_URL is not an address that can be used; it should read"
+                    " postgresql://user:password@host:port/database, with special characters percent-encoded."
+                )
+        return SetupError(told)
+
+
+def _cause(error: OSError) -> str:
+    return f"no answer within {PATIENCE:g} s" if isinstance(error, TimeoutError) else str(error)
+
+
+def arguments(sql: Compiled, values: Mapping[str, Any]) -> list[Any]:
+    """The values in order, without the one character that PostgreSQL's text cannot hold."""
+    return [
+        value.replace("\0", "\ufffd") if type(value) is str and "\0" in value else value
+        for value in sql.arguments(values)
+    ]
+
+
+async def patiently(attempt: Callable[[], Awaitable[ValueT]], deadline: float) -> ValueT:
+    """Try again what a later moment may cure, until `deadline` on the loop's clock.
+
+    Raises: StorageUnavailable, StorageFull; whatever core error the attempt raises.
+    """
+    loop, pause = asyncio.get_running_loop(), _FIRST_PAUSE
+    while True:
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await attempt()
+        except InnkeeperError:
+            raise
+        except Exception as error:
+            if not _is_transient(error) or loop.time() + pause >= deadline:
+                raise storage_error(error) from error
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, _LAST_PAUSE)
+
+
+def _is_transient(error: Exception) -> bool:
+    if isinstance(error, asyncpg.DiskFullError):
+        return False
+    if isinstance(error, asyncpg.UniqueViolationError):
+        return error.constraint_name in _RACES
+    if isinstance(error, asyncpg.PostgresError):
+        code = error.sqlstate or "08"
+        return code[:2] in _TRANSIENT_CLASSES or code in _TRANSIENT_CODES
+    return isinstance(error, OSError | asyncpg.InterfaceError)
+
+
+def was_answered(error: BaseException) -> bool:
+    """Whether the server itself refused: then nothing was committed, and the connection can be used on."""
+    return isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "08")[:2] not in ("08", "57")
+
+
+def storage_error(error: Exception) -> StorageUnavailable:
+    """What a driver's error means to the rest of the server; the text of the error stays in its cause."""
+    if isinstance(error, asyncpg.DiskFullError):
+        return StorageFull("The disk that holds the store is full.")
+    if _is_transient(error):
+        return StorageUnavailable("The store did not answer in time.")
+    return StorageUnavailable("The store could not carry this out.")

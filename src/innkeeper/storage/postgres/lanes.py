@@ -1,0 +1,97 @@
+"""Lanes: which calls of the journal wait for which. Those that share a run or a session keep their order.
+
+A session is known by its key, or by the name that clients gave it; which name belongs to which key is learned
+from outcomes. Where it is not known yet, a call by key and calls by name are taken to be about one session.
+Invariant: a call waits for earlier calls only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable, Sequence
+from functools import partial
+
+from innkeeper.core.changes import (
+    Accepted,
+    AcceptRun,
+    AppendEvents,
+    BeginRun,
+    Change,
+    CreateSession,
+    EndRun,
+    Fence,
+    Outcome,
+    RecordCredits,
+)
+from innkeeper.core.sessions import Session
+
+_REMEMBERED = 10_000
+
+Passed = asyncio.Future[None]
+
+
+class Lanes:
+    """The order of the calls that are under way."""
+
+    def __init__(self) -> None:
+        self._tails: dict[Hashable, Passed] = {}
+        self._names: OrderedDict[str, Hashable] = OrderedDict()
+        self._by_name: set[Passed] = set()
+        self._by_key_only: set[Passed] = set()
+
+    def enter(self, changes: Sequence[Change], fence: Fence | None) -> tuple[set[Passed], Passed]:
+        """Take a place; returns whom to wait for, and the future to be set when this call is through."""
+        passed: Passed = asyncio.get_running_loop().create_future()
+        lanes: set[Hashable] = {run_id for change in changes for run_id in _runs(change, fence)}
+        before: set[Passed] = set()
+        for change in changes:
+            if isinstance(change, AcceptRun | CreateSession):
+                session = change.new_session if isinstance(change, AcceptRun) else change.session
+                lanes.add(_name(session))
+                before |= self._by_key_only
+                self._by_name.add(passed)
+            elif not isinstance(change, AppendEvents | RecordCredits):
+                lanes.add(change.session_key)
+                if name := self._names.get(change.session_key):
+                    lanes.add(name)
+                else:
+                    before |= self._by_name
+                    self._by_key_only.add(passed)
+        before |= {self._tails[lane] for lane in lanes if lane in self._tails}
+        before.discard(passed)
+        self._tails.update(dict.fromkeys(lanes, passed))
+        passed.add_done_callback(partial(self._leave, lanes))
+        return before, passed
+
+    def _leave(self, lanes: Iterable[Hashable], passed: Passed) -> None:
+        self._by_name.discard(passed)
+        self._by_key_only.discard(passed)
+        for lane in lanes:
+            if self._tails.get(lane) is passed:
+                del self._tails[lane]
+
+    def learn(self, outcomes: Iterable[Outcome]) -> None:
+        """Remember the names of sessions that were met."""
+        for outcome in outcomes:
+            if isinstance(outcome, Accepted):
+                self._names[outcome.session.key] = _name(outcome.session)
+                self._names.move_to_end(outcome.session.key)
+        while len(self._names) > _REMEMBERED:
+            self._names.popitem(last=False)
+
+
+def _runs(change: Change, fence: Fence | None) -> tuple[str, ...]:
+    match change:
+        case AcceptRun(run=run):
+            return (run.id,)
+        case BeginRun(run_id=run_id) | EndRun(run_id=run_id) | RecordCredits(run_id=run_id):
+            return (run_id,)
+        case AppendEvents() if fence is not None:
+            return (fence.run_id,)
+        case _:
+            return ()
+
+
+def _name(session: Session) -> Hashable:
+    return session.owner, session.id

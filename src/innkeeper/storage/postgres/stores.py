@@ -1,0 +1,140 @@
+"""The PostgreSQL store as a whole: lock, schema, connections, journal and readers.
+
+Unlike SQLite's, its schema is never changed at start: `innkeeper migrate` does that when its operator says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import asyncpg
+
+from innkeeper.core.errors import SetupError
+from innkeeper.storage.migrations import HEAD, upgrade
+from innkeeper.storage.postgres.connections import PATIENCE, Address, Connection, arguments, patiently
+from innkeeper.storage.postgres.journals import PostgresJournal
+from innkeeper.storage.postgres.locks import ServerLock
+from innkeeper.storage.readers import StoredRuns, StoredSessions
+from innkeeper.storage.statements import Rows, Statement
+
+_logger = logging.getLogger(__name__)
+
+_OLDEST_SERVER = 13
+_RISKY = {
+    "fsync": "a power failure may destroy the database",
+    "synchronous_commit": "a crash of the database loses messages that were acknowledged",
+}
+
+
+class PostgresFetch:
+    """Reads, each on a connection of the pool."""
+
+    def __init__(self, pool: asyncpg.Pool[Any]) -> None:
+        self._pool = pool
+
+    async def __call__(self, statement: Statement, values: Mapping[str, Any], *, is_quick: bool = False) -> Rows:
+        deadline = asyncio.get_running_loop().time() + PATIENCE
+        return await patiently(lambda: self._attempt(statement, values), deadline)
+
+    async def _attempt(self, statement: Statement, values: Mapping[str, Any]) -> Rows:
+        sql = statement.postgres
+        async with self._pool.acquire() as connection:
+            try:
+                rows: Rows = await connection.fetch(sql.sql, *arguments(sql, values))
+            except BaseException as error:
+                if not isinstance(error, asyncpg.PostgresError):
+                    connection.terminate()
+                raise
+            return rows
+
+
+class PostgresStore:
+    """Opened before serving, closed after; `journal`, `sessions` and `runs` are its ports."""
+
+    def __init__(self, url: str, *, connections: int = 10) -> None:
+        self._address = Address(url)
+        self._lock = ServerLock(self._address)
+        self._size = connections
+
+    @property
+    def label(self) -> str:
+        """How the store is called in what people read; without the password."""
+        return str(self._address)
+
+    async def open(self) -> None:
+        """Take the lock and open the connections, on the running loop.
+
+        Raises: SetupError (StoreInUse among them).
+        """
+        connection = await self._address.connect()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._check(connection)
+                await self._lock.acquire(connection)
+            self._pool = await asyncpg.create_pool(
+                **self._address.options, min_size=1, max_size=self._size, reset=_keep_as_it_is
+            )
+        except BaseException as error:
+            await self._lock.release()
+            connection.terminate()
+            if isinstance(error, OSError | asyncpg.PostgresError | asyncpg.InterfaceError):
+                raise SetupError(f"{self.label} stopped answering: {error}.") from error
+            raise
+        self.journal = PostgresJournal(self._pool)
+        fetch = PostgresFetch(self._pool)
+        self.sessions = StoredSessions(fetch)
+        self.runs = StoredRuns(fetch)
+
+    async def _check(self, connection: Connection) -> None:
+        version = connection.get_server_version()
+        if version.major < _OLDEST_SERVER:
+            raise SetupError(f"{self.label} is version {version.major}; at least {_OLDEST_SERVER} is needed.")
+        revision = await _revision(connection)
+        if revision is not None and revision > HEAD:
+            raise SetupError(f"The tables of {self.label} are newer than this program. Upgrade innkeeper.")
+        if revision != HEAD:
+            state = "has no tables yet" if revision is None else f"has tables of revision {revision}, not {HEAD}"
+            raise SetupError(f"{self.label} {state}. Run: innkeeper migrate")
+        for setting, consequence in _RISKY.items():
+            if await connection.fetchval(f"SHOW {setting}") == "off":
+                _logger.warning("%s runs with %s=off: %s", self.label, setting, consequence)
+
+    async def migrate(self) -> None:
+        """Bring the tables up to date; what `innkeeper migrate` does.
+
+        Raises: SetupError.
+        """
+        connection = await self._address.connect()
+        try:
+            revision = await _revision(connection)
+        finally:
+            connection.terminate()
+        if revision is not None and revision > HEAD:
+            raise SetupError(f"The tables of {self.label} are newer than this program. Upgrade innkeeper.")
+        try:
+            await asyncio.to_thread(upgrade, self._address.url)
+        except (OSError, asyncpg.PostgresError) as error:
+            raise SetupError(f"{self.label} cannot be migrated: {error}.") from error
+
+    async def close(self) -> None:
+        await self.journal.close()
+        try:
+            await asyncio.wait_for(self._pool.close(), PATIENCE)
+        except TimeoutError:
+            self._pool.terminate()
+        await self._lock.release()
+
+
+async def _revision(connection: Connection) -> str | None:
+    try:
+        revision: str | None = await connection.fetchval("SELECT version_num FROM alembic_version")
+    except asyncpg.UndefinedTableError:
+        return None
+    return revision
+
+
+async def _keep_as_it_is(_: Connection) -> None:
+    """Our connections change no session state, so nothing is reset between their uses."""

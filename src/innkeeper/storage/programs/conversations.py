@@ -1,0 +1,145 @@
+"""Conversations as programs: where a turn's messages go in the session's tree, and their rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import bindparam, insert, select
+
+from innkeeper.core.changes import Appended, AppendMessages, Fence, Lineage, Missing
+from innkeeper.core.messages import Message, chain
+from innkeeper.core.sessions import Head, StoredMessage
+from innkeeper.core.times import Instant
+from innkeeper.core.transcripts import HistoryMode, Transcript, join
+from innkeeper.storage import schema
+from innkeeper.storage.programs import sessions
+from innkeeper.storage.records import dumps, message_body
+from innkeeper.storage.statements import Program, Query, Statement
+
+_table = schema.messages
+INSERT = Statement(insert(_table))
+_LINKS = Statement(
+    select(_table.c.chain, _table.c.position, _table.c.branch, _table.c.depth)
+    .where(_table.c.session_key == bindparam("by_key"))
+    .order_by(_table.c.position.desc()),
+    returns=True,
+)
+_INSERT_BRANCH = Statement(insert(schema.branches))
+_BRANCHES = Statement(
+    select(schema.branches.c.branch, schema.branches.c.parent_branch, schema.branches.c.fork_position).where(
+        schema.branches.c.session_key == bindparam("by_key")
+    ),
+    returns=True,
+)
+
+Cells = dict[str, Any]
+
+
+def head_of(cell: Mapping[str, Any]) -> Head:
+    return Head(cell["head_position"], cell["head_branch"], cell["head_chain"], cell["message_count"])
+
+
+def place(
+    cell: Cells,
+    messages: Sequence[Message],
+    now: Instant,
+    run_id: str | None,
+    visible: Message | None = None,
+) -> Program:
+    """Add messages at the head. The last one's chain link tells of `visible`, where one is given."""
+    stored = []
+    for index, message in enumerate(messages):
+        is_last = index == len(messages) - 1
+        if visible is not None:
+            link = chain(cell["head_chain"], visible) if is_last else cell["head_chain"]
+        else:
+            link = chain(cell["head_chain"], message)
+        cell["last_position"] += 1
+        cell["message_count"] += 1
+        cell["head_position"], cell["head_chain"] = cell["last_position"], link
+        cell["last_message_at"] = now
+        yield Query(INSERT, _message_cells(cell, message, now, run_id))
+        stored.append(StoredMessage(cell["last_position"], run_id, message, now))
+    return stored
+
+
+def _message_cells(cell: Cells, message: Message, now: Instant, run_id: str | None) -> Cells:
+    return {
+        "session_key": cell["key"],
+        "position": cell["head_position"],
+        "branch": cell["head_branch"],
+        "depth": cell["message_count"],
+        "run_id": run_id,
+        "internal": int(message.is_internal),
+        "body": message_body(message),
+        "chain": cell["head_chain"],
+        "created_at": now,
+    }
+
+
+def continue_with(cell: Cells, transcript: Transcript, mode: HistoryMode, now: Instant, run_id: str) -> Program:
+    """Join a client's transcript to the stored conversation and store what is new of it."""
+    known: dict[str, Head] = {}
+    if transcript.before and mode == "auto" and transcript.links[-1] != cell["head_chain"]:
+        rows = yield Query(_LINKS, {"by_key": cell["key"]})
+        known = {link: Head(position, branch, link, depth) for link, position, branch, depth in rows}
+    joined = join(transcript, mode, head_of(cell), known)
+    told = _fingerprint(transcript.instructions)
+    if joined.onto is not None and cell["message_count"]:
+        yield from _fork(cell, joined.onto)
+        cell["instructions"] = ""
+    if told and told != cell["instructions"]:
+        yield from place(cell, transcript.instructions, now, run_id)
+        cell["instructions"] = told
+    yield from place(cell, joined.added, now, run_id)
+
+
+def _fork(cell: Cells, onto: Head) -> Program:
+    cell["last_branch"] += 1
+    yield Query(
+        _INSERT_BRANCH,
+        {
+            "session_key": cell["key"],
+            "branch": cell["last_branch"],
+            "parent_branch": onto.branch,
+            "fork_position": onto.position,
+        },
+    )
+    cell["head_branch"] = cell["last_branch"]
+    cell["head_position"], cell["head_chain"], cell["message_count"] = onto.position, onto.chain, onto.depth
+
+
+def _fingerprint(instructions: Sequence[Message]) -> str:
+    if not instructions:
+        return ""
+    told = dumps([[message.role, message.content] for message in instructions])
+    return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
+
+
+def lineage_of(cell: Mapping[str, Any]) -> Program:
+    """Which messages lead to the head."""
+    head = head_of(cell)
+    if head.branch == 0:
+        return Lineage(cell["key"], ((0, head.position),), head)
+    rows = yield Query(_BRANCHES, {"by_key": cell["key"]})
+    parents = {branch: (parent, fork) for branch, parent, fork in rows}
+    spans, branch = [(head.branch, head.position)], head.branch
+    while branch:
+        branch, fork = parents[branch]
+        if fork == 0:
+            break
+        spans.append((branch, fork))
+    return Lineage(cell["key"], tuple(reversed(spans)), head)
+
+
+def append(change: AppendMessages, fence: Fence | None) -> Program:
+    rows = yield Query(sessions.LOCK, {"by_key": change.session_key})
+    if not rows:
+        return Missing()
+    cell = sessions.cells(rows[0])
+    stored = yield from place(cell, change.messages, change.now, None)
+    cell["updated_at"] = change.now
+    yield sessions.advance(cell)
+    return Appended(tuple(stored))

@@ -1,0 +1,206 @@
+"""Sessions as programs: find, create, update, delete, and the session's own event log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import bindparam, delete, insert, select, update
+
+from innkeeper.core.changes import CreateSession, DeleteSession, Done, Fence, Missing, UpdateSession
+from innkeeper.core.errors import RunConflict
+from innkeeper.core.sessions import Session
+from innkeeper.core.times import Instant
+from innkeeper.storage import schema
+from innkeeper.storage.records import SESSION_COLUMNS, dumps, session_of
+from innkeeper.storage.statements import Program, Query, Row, Statement
+
+_table = schema.sessions
+_named = (
+    (_table.c.organization == bindparam("by_organization"))
+    & (_table.c.owner == bindparam("by_owner"))
+    & (_table.c.id == bindparam("by_id"))
+    & (_table.c.recorded == bindparam("by_recorded"))
+)
+FIND = Statement(
+    select(*SESSION_COLUMNS)
+    .where(_named)
+    .order_by((_table.c.user_id == bindparam("by_user")).desc(), _table.c.key.desc())
+    .limit(1)
+    .with_for_update(),
+    returns=True,
+)
+FIND_OF_USER = Statement(
+    select(*SESSION_COLUMNS).where(_named, _table.c.user_id == bindparam("by_user")).with_for_update(),
+    returns=True,
+)
+LOCK = Statement(select(*SESSION_COLUMNS).where(_table.c.key == bindparam("by_key")).with_for_update(), returns=True)
+INSERT = Statement(insert(_table))
+ADVANCE = Statement(
+    update(_table)
+    .where(_table.c.key == bindparam("by_key"))
+    .values(
+        {
+            name: bindparam(f"new_{name}")
+            for name in (
+                "agent_name",
+                "updated_at",
+                "last_message_at",
+                "head_position",
+                "head_branch",
+                "head_chain",
+                "message_count",
+                "last_position",
+                "last_branch",
+                "instructions",
+                "turns",
+                "sequence",
+                "input_tokens",
+                "output_tokens",
+            )
+        }
+    )
+)
+_UPDATE = Statement(
+    update(_table)
+    .where(_table.c.key == bindparam("by_key"))
+    .values(
+        title=bindparam("new_title"),
+        metadata=bindparam("new_metadata"),
+        archived=bindparam("new_archived"),
+        updated_at=bindparam("new_updated_at"),
+    )
+    .returning(*SESSION_COLUMNS),
+    returns=True,
+)
+INSERT_EVENT = Statement(insert(schema.session_events))
+_runs_of_session = select(schema.runs.c.id).where(schema.runs.c.session_key == bindparam("by_key"))
+_DELETES = (
+    Statement(delete(schema.segments).where(schema.segments.c.run_id.in_(_runs_of_session))),
+    Statement(delete(schema.messages).where(schema.messages.c.session_key == bindparam("by_key"))),
+    Statement(delete(schema.branches).where(schema.branches.c.session_key == bindparam("by_key"))),
+    Statement(delete(schema.session_events).where(schema.session_events.c.session_key == bindparam("by_key"))),
+    Statement(delete(_table).where(_table.c.key == bindparam("by_key"))),
+)
+_DELETE_RUNS = Statement(delete(schema.runs).where(schema.runs.c.session_key == bindparam("by_key")))
+
+NAMES = tuple(column.name for column in SESSION_COLUMNS)
+
+
+def cells(row: Row) -> dict[str, Any]:
+    """A row of `SESSION_COLUMNS` by column name."""
+    return dict(zip(NAMES, row, strict=True))
+
+
+def fresh(session: Session, *, recorded: bool = True) -> dict[str, Any]:
+    """The cells of a session that has no messages yet."""
+    return {
+        "key": session.key,
+        "organization": session.owner.organization,
+        "owner": session.owner.user,
+        "user_id": session.user_id,
+        "id": session.id,
+        "agent_name": session.agent_name,
+        "title": session.title,
+        "metadata": dumps(session.metadata),
+        "archived": int(session.archived),
+        "recorded": int(recorded),
+        "created_at": session.created_at,
+        "updated_at": session.updated_at,
+        "last_message_at": None,
+        "head_position": 0,
+        "head_branch": 0,
+        "head_chain": "",
+        "message_count": 0,
+        "last_position": 0,
+        "last_branch": 0,
+        "instructions": "",
+        "turns": 0,
+        "sequence": 0,
+        "input_tokens": 0,
+        "output_tokens": 0,
+    }
+
+
+def find(session: Session, *, names_user: bool) -> Query:
+    """Look a session up by what its caller calls it; a named end user must match."""
+    statement = FIND_OF_USER if names_user else FIND
+    return Query(
+        statement,
+        {
+            "by_organization": session.owner.organization,
+            "by_owner": session.owner.user,
+            "by_id": session.id,
+            "by_recorded": 1,
+            "by_user": session.user_id,
+        },
+    )
+
+
+def advance(cell: Mapping[str, Any]) -> Query:
+    """Write the moving parts of a session back."""
+    values = {f"new_{name}": value for name, value in cell.items()}
+    return Query(ADVANCE, {**values, "by_key": cell["key"]})
+
+
+def log_event(
+    cell: dict[str, Any], event_id: str, event_type: str, data: Mapping[str, Any], now: Instant, run_id: str
+) -> Query:
+    """Append to the session's log; takes the next `sequence` from `cell`, which the caller writes back."""
+    cell["sequence"] += 1
+    return Query(
+        INSERT_EVENT,
+        {
+            "session_key": cell["key"],
+            "sequence": cell["sequence"],
+            "event_id": event_id,
+            "event_type": event_type,
+            "run_id": run_id,
+            "data": dumps(data),
+            "metadata": "{}",
+            "source": "server",
+            "created_at": now,
+        },
+    )
+
+
+def create(change: CreateSession, fence: Fence | None) -> Program:
+    rows = yield find(change.session, names_user=True)
+    if rows:
+        raise RunConflict(f"Session {change.session.id!r} exists already.", param="session_id")
+    yield Query(INSERT, fresh(change.session))
+    return Done(change.session)
+
+
+def update_cells(change: UpdateSession, cell: Mapping[str, Any]) -> dict[str, Any]:
+    title = cell["title"] if change.title is None else change.title
+    return {
+        "by_key": change.session_key,
+        "new_title": None if change.clears_title else title,
+        "new_metadata": cell["metadata"] if change.metadata is None else dumps(change.metadata),
+        "new_archived": cell["archived"] if change.archived is None else int(change.archived),
+        "new_updated_at": change.now,
+    }
+
+
+def modify(change: UpdateSession, fence: Fence | None) -> Program:
+    rows = yield Query(LOCK, {"by_key": change.session_key})
+    if not rows:
+        return Missing()
+    rows = yield Query(_UPDATE, update_cells(change, cells(rows[0])))
+    return Done(session_of(rows[0]))
+
+
+def remove(change: DeleteSession, fence: Fence | None) -> Program:
+    rows = yield Query(LOCK, {"by_key": change.session_key})
+    if not rows:
+        return Missing()
+    for statement in (*_DELETES, _DELETE_RUNS):
+        yield Query(statement, {"by_key": change.session_key})
+    return Done()
+
+
+def forget(session_key: str) -> Program:
+    """Remove a conversation that was not to be recorded; its runs stay, without contents."""
+    for statement in _DELETES:
+        yield Query(statement, {"by_key": session_key})

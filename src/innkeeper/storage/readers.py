@@ -1,0 +1,231 @@
+"""Readers: queries over either dialect. They know statements and records; `Fetch` knows the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, Protocol
+
+from sqlalchemy import Select, bindparam, literal_column, or_, select
+
+from innkeeper.core.changes import Fence, Lineage, Segment
+from innkeeper.core.identity import Caller
+from innkeeper.core.messages import Message
+from innkeeper.core.runs import Run, RunStatus
+from innkeeper.core.sessions import Session, StoredMessage
+from innkeeper.storage import schema
+from innkeeper.storage.records import (
+    RUN_COLUMNS,
+    SESSION_COLUMNS,
+    message_of,
+    run_of,
+    segment_of,
+    session_of,
+    stored_message_of,
+)
+from innkeeper.storage.statements import Rows, Statement
+
+
+class Fetch(Protocol):
+    """Runs a reading statement. `is_quick` says that it touches a handful of rows by key."""
+
+    async def __call__(self, statement: Statement, values: Mapping[str, Any], *, is_quick: bool = False) -> Rows: ...
+
+
+def _visible(caller: Caller) -> Mapping[str, str]:
+    return {"by_organization": caller.owner.organization, "by_owner": caller.owner.user}
+
+
+def _owned(table: Any) -> Any:
+    return (table.c.organization == bindparam("by_organization")) & (table.c.owner == bindparam("by_owner"))
+
+
+_sessions, _runs, _messages, _segments = schema.sessions, schema.runs, schema.messages, schema.segments
+
+
+@cache
+def _find_session(has_user: bool) -> Statement:
+    query = select(*SESSION_COLUMNS).where(
+        _owned(_sessions), _sessions.c.id == bindparam("by_id"), _sessions.c.recorded == literal_column("1")
+    )
+    if has_user:
+        return Statement(query.where(_sessions.c.user_id == bindparam("by_user")), returns=True)
+    own = (_sessions.c.user_id == bindparam("by_owner")).desc()
+    return Statement(query.order_by(own, _sessions.c.key.desc()).limit(literal_column("1")), returns=True)
+
+
+@cache
+def _page(kind: str, filters: frozenset[str]) -> Statement:
+    table, columns, key = (
+        (_sessions, SESSION_COLUMNS, _sessions.c.key) if kind == "sessions" else (_runs, RUN_COLUMNS, _runs.c.id)
+    )
+    query: Select[Any] = select(*columns).where(_owned(table))
+    if kind == "sessions":
+        query = query.where(_sessions.c.recorded == literal_column("1"))
+    for name in sorted(filters - {"after"}):
+        query = query.where(table.c[name] == bindparam(f"by_{name}"))
+    if "after" in filters:
+        query = query.where(key < bindparam("after"))
+    return Statement(query.order_by(key.desc()).limit(bindparam("limit")), returns=True)
+
+
+@cache
+def _conversation(spans: int, newest: bool, bounded: bool) -> Statement:
+    """Messages of up to `spans` stretches of branches; bounded by position from below."""
+    table = _messages
+    stretches = or_(
+        *(
+            (table.c.branch == bindparam(f"branch_{index}")) & (table.c.position <= bindparam(f"upto_{index}"))
+            for index in range(spans)
+        )
+    )
+    query = select(table.c.position, table.c.run_id, table.c.internal, table.c.body, table.c.created_at).where(
+        table.c.session_key == bindparam("by_key"), table.c.position > bindparam("after"), stretches
+    )
+    order = table.c.position.desc() if newest else table.c.position
+    query = query.order_by(order)
+    return Statement(query.limit(bindparam("limit")) if bounded else query, returns=True)
+
+
+_HEAD = Statement(
+    select(_sessions.c.head_branch, _sessions.c.head_position).where(_sessions.c.key == bindparam("by_key")),
+    returns=True,
+)
+_BRANCHES = Statement(
+    select(schema.branches.c.branch, schema.branches.c.parent_branch, schema.branches.c.fork_position).where(
+        schema.branches.c.session_key == bindparam("by_key")
+    ),
+    returns=True,
+)
+_FIND_RUN = Statement(select(*RUN_COLUMNS).where(_owned(_runs), _runs.c.id == bindparam("by_id")), returns=True)
+_SEGMENTS = Statement(
+    select(_segments.c.first_seq, _segments.c.last_seq, _segments.c.data)
+    .where(_segments.c.run_id == bindparam("by_run"), _segments.c.last_seq > bindparam("after"))
+    .order_by(_segments.c.first_seq)
+    .limit(bindparam("limit")),
+    returns=True,
+)
+_UNFINISHED = Statement(select(*RUN_COLUMNS).where(_runs.c.ended_at.is_(None)).order_by(_runs.c.id), returns=True)
+_ID_AT, _WORKER_AT, _EPOCH_AT = (
+    [column.name for column in RUN_COLUMNS].index(name) for name in ("id", "worker", "epoch")
+)
+
+
+class StoredSessions:
+    """Implements `ports.readers.SessionReader`."""
+
+    def __init__(self, fetch: Fetch) -> None:
+        self._fetch = fetch
+
+    async def find(self, caller: Caller, session_id: str, user_id: str | None = None) -> Session | None:
+        values = {**_visible(caller), "by_id": session_id, "by_user": user_id}
+        rows = await self._fetch(_find_session(user_id is not None), values, is_quick=True)
+        return session_of(rows[0]) if rows else None
+
+    async def page(
+        self,
+        caller: Caller,
+        *,
+        limit: int,
+        after: str | None = None,
+        user_id: str | None = None,
+        agent_name: str | None = None,
+        archived: bool | None = None,
+    ) -> tuple[Sequence[Session], bool]:
+        wanted = {
+            "user_id": user_id,
+            "agent_name": agent_name,
+            "archived": None if archived is None else int(archived),
+        }
+        if after is not None:
+            last = await self.find(caller, after)
+            wanted["after"] = "" if last is None else last.key
+        rows = await _fetch_page(self._fetch, "sessions", caller, wanted, limit)
+        return [session_of(row) for row in rows[:limit]], len(rows) > limit
+
+    async def messages(
+        self, session: Session, *, limit: int | None = None, after: int = 0, oldest_first: bool = False
+    ) -> Sequence[StoredMessage]:
+        ((branch, position),) = await self._fetch(_HEAD, {"by_key": session.key}, is_quick=True)
+        spans = [(branch, position)]
+        if branch:
+            spans = _walk(await self._fetch(_BRANCHES, {"by_key": session.key}), branch, position)
+        rows = await self._spans(session.key, spans, limit, after, newest=not oldest_first)
+        return [stored_message_of(row) for row in rows]
+
+    async def history(self, lineage: Lineage) -> Sequence[Message]:
+        rows = await self._spans(lineage.session_key, lineage.spans, None, 0, lineage.head.depth <= 64)
+        return [message_of(body, internal) for _, _, internal, body, _ in rows]
+
+    async def _spans(
+        self,
+        key: str,
+        spans: Sequence[tuple[int, int]],
+        limit: int | None,
+        after: int,
+        is_quick: bool = False,
+        newest: bool = False,
+    ) -> Rows:
+        values: dict[str, Any] = {"by_key": key, "after": after, "limit": limit}
+        for index, (branch, upto) in enumerate(spans):
+            values[f"branch_{index}"], values[f"upto_{index}"] = branch, upto
+        newest = newest and limit is not None
+        statement = _conversation(len(spans), newest, limit is not None)
+        rows = await self._fetch(statement, values, is_quick=is_quick)
+        return list(reversed(rows)) if newest else rows
+
+
+def _walk(rows: Rows, branch: int, position: int) -> list[tuple[int, int]]:
+    parents = {child: (parent, fork) for child, parent, fork in rows}
+    spans = [(branch, position)]
+    while branch:
+        branch, fork = parents[branch]
+        if fork == 0:
+            break
+        spans.append((branch, fork))
+    return spans
+
+
+async def _fetch_page(fetch: Fetch, kind: str, caller: Caller, wanted: Mapping[str, Any], limit: int) -> Rows:
+    filters = {name: value for name, value in wanted.items() if value is not None}
+    values = {f"by_{name}": value for name, value in filters.items()}
+    values |= {**_visible(caller), "after": filters.get("after"), "limit": limit + 1}
+    return await fetch(_page(kind, frozenset(filters)), values)
+
+
+class StoredRuns:
+    """Implements `ports.readers.RunReader`."""
+
+    def __init__(self, fetch: Fetch) -> None:
+        self._fetch = fetch
+
+    async def find(self, caller: Caller, run_id: str) -> Run | None:
+        rows = await self._fetch(_FIND_RUN, {**_visible(caller), "by_id": run_id}, is_quick=True)
+        return run_of(rows[0]) if rows else None
+
+    async def page(
+        self,
+        caller: Caller,
+        *,
+        limit: int,
+        after: str | None = None,
+        session_id: str | None = None,
+        agent_name: str | None = None,
+        status: RunStatus | None = None,
+    ) -> tuple[Sequence[Run], bool]:
+        wanted = {
+            "session_id": session_id,
+            "agent_name": agent_name,
+            "status": None if status is None else status.value,
+            "after": after,
+        }
+        rows = await _fetch_page(self._fetch, "runs", caller, wanted, limit)
+        return [run_of(row) for row in rows[:limit]], len(rows) > limit
+
+    async def segments(self, run_id: str, after: int, limit: int = 64) -> Sequence[Segment]:
+        values = {"by_run": run_id, "after": after, "limit": limit}
+        return [segment_of(row) for row in await self._fetch(_SEGMENTS, values, is_quick=True)]
+
+    async def unfinished(self) -> Sequence[tuple[Run, Fence]]:
+        rows = await self._fetch(_UNFINISHED, {})
+        return [(run_of(row), Fence(row[_ID_AT], row[_WORKER_AT], row[_EPOCH_AT])) for row in rows]

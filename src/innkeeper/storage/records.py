@@ -1,0 +1,119 @@
+"""Records: core values as rows and back. The only place that knows how a value is spelled in a column."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from innkeeper.core.changes import Segment
+from innkeeper.core.identity import Owner
+from innkeeper.core.messages import Message, from_dict
+from innkeeper.core.runs import Run, RunError, RunStatus
+from innkeeper.core.sessions import Session, StoredMessage
+from innkeeper.core.times import Instant
+from innkeeper.core.usage import Usage
+from innkeeper.storage import schema
+from innkeeper.storage.statements import Row
+
+_encoder = msgspec.json.Encoder(enc_hook=str)
+
+
+def dumps(value: Any) -> str:
+    """JSON text for a TEXT column."""
+    return "{}" if value == {} else _encoder.encode(value).decode()
+
+
+loads = msgspec.json.decode
+
+
+def message_body(message: Message) -> str:
+    return dumps(message.as_dict())
+
+
+def message_of(body: str, internal: int) -> Message:
+    return from_dict(loads(body), is_internal=bool(internal))
+
+
+def messages_body(messages: Sequence[Message]) -> str:
+    return dumps([message.as_dict() for message in messages])
+
+
+def digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+SESSION_COLUMNS = tuple(schema.sessions.c)
+RUN_COLUMNS = tuple(schema.runs.c)
+_SESSION_NAMES = tuple(column.name for column in SESSION_COLUMNS)
+_RUN_NAMES = tuple(column.name for column in RUN_COLUMNS)
+
+
+def session_of(row: Row) -> Session:
+    """The session in a row of `SESSION_COLUMNS`."""
+    cell = dict(zip(_SESSION_NAMES, row, strict=True))
+    return Session(
+        key=cell["key"],
+        owner=Owner(cell["organization"], cell["owner"]),
+        user_id=cell["user_id"],
+        id=cell["id"],
+        created_at=Instant(cell["created_at"]),
+        updated_at=Instant(cell["updated_at"]),
+        agent_name=cell["agent_name"],
+        title=cell["title"],
+        metadata=loads(cell["metadata"]),
+        archived=bool(cell["archived"]),
+        message_count=cell["message_count"],
+        last_message_at=cell["last_message_at"],
+        input_tokens=cell["input_tokens"],
+        output_tokens=cell["output_tokens"],
+    )
+
+
+def run_of(row: Row) -> Run:
+    """The run in a row of `RUN_COLUMNS`."""
+    cell = dict(zip(_RUN_NAMES, row, strict=True))
+    return Run(
+        id=cell["id"],
+        owner=Owner(cell["organization"], cell["owner"]),
+        user_id=cell["user_id"],
+        session_key=cell["session_key"],
+        session_id=cell["session_id"],
+        agent_name=cell["agent_name"],
+        endpoint=cell["endpoint"],
+        status=RunStatus(cell["status"]),
+        turn=cell["turn"],
+        created_at=Instant(cell["created_at"]),
+        input=tuple(from_dict(raw) for raw in loads(cell["input"])),
+        output=cell["output"],
+        error=None if cell["error"] is None else RunError(**loads(cell["error"])),
+        usage=_usage_of(cell),
+        finish_reason=cell["finish_reason"],
+        steps=cell["steps"],
+        background=bool(cell["background"]),
+        attempt=cell["attempt"],
+        last_seq=cell["last_seq"],
+        metadata=loads(cell["metadata"]),
+        started_at=cell["started_at"],
+        ended_at=cell["ended_at"],
+    )
+
+
+def _usage_of(cell: Mapping[str, Any]) -> Usage | None:
+    if cell["input_tokens"] is None:
+        return None
+    return Usage(cell["input_tokens"], cell["output_tokens"], cell["model"])
+
+
+def stored_message_of(row: Row) -> StoredMessage:
+    """From (position, run_id, internal, body, created_at)."""
+    position, run_id, internal, body, created_at = row
+    return StoredMessage(position, run_id, message_of(body, internal), Instant(created_at))
+
+
+def segment_of(row: Row) -> Segment:
+    """From (first_seq, last_seq, data)."""
+    first_seq, last_seq, data = row
+    return Segment(first_seq, last_seq - first_seq + 1, bytes(data))

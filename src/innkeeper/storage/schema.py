@@ -1,0 +1,160 @@
+"""The tables, in SQLAlchemy Core. Migrations build exactly this; a test compares the two.
+
+Instants are microseconds in BIGINT; JSON is text that `records` encodes, because PostgreSQL's text cannot
+hold a NUL that JSON escapes. Owners stand in every table that a caller may read.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+metadata = MetaData()
+
+
+def _owned() -> list[Column[str]]:
+    return [
+        Column("organization", String, nullable=False),
+        Column("owner", String, nullable=False),
+        Column("user_id", String, nullable=False),
+    ]
+
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("key", String, primary_key=True),
+    *_owned(),
+    Column("id", String, nullable=False),
+    Column("agent_name", String),
+    Column("title", Text),
+    Column("metadata", Text, nullable=False),
+    Column("archived", SmallInteger, nullable=False),
+    Column("recorded", SmallInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("last_message_at", BigInteger),
+    Column("head_position", BigInteger, nullable=False),
+    Column("head_branch", Integer, nullable=False),
+    Column("head_chain", String, nullable=False),
+    Column("message_count", BigInteger, nullable=False),
+    Column("last_position", BigInteger, nullable=False),
+    Column("last_branch", Integer, nullable=False),
+    Column("instructions", String, nullable=False),
+    Column("turns", BigInteger, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Index("sessions_by_name", "organization", "owner", "id", "user_id", unique=True),
+    Index("sessions_by_age", "organization", "owner", "recorded", "key"),
+)
+
+branches = Table(
+    "branches",
+    metadata,
+    Column("session_key", String, primary_key=True),
+    Column("branch", Integer, primary_key=True),
+    Column("parent_branch", Integer, nullable=False),
+    Column("fork_position", BigInteger, nullable=False),
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("session_key", String, primary_key=True),
+    Column("position", BigInteger, primary_key=True),
+    Column("branch", Integer, nullable=False),
+    Column("depth", BigInteger, nullable=False),
+    Column("run_id", String),
+    Column("internal", SmallInteger, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("chain", String, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", String, primary_key=True),
+    *_owned(),
+    Column("session_key", String, nullable=False),
+    Column("session_id", String, nullable=False),
+    Column("agent_name", String, nullable=False),
+    Column("endpoint", String, nullable=False),
+    Column("status", String, nullable=False),
+    Column("turn", BigInteger, nullable=False),
+    Column("background", SmallInteger, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("worker", String, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("recorded", SmallInteger, nullable=False),
+    Column("input", Text, nullable=False),
+    Column("output", Text),
+    Column("error", Text),
+    Column("finish_reason", String),
+    Column("input_tokens", BigInteger),
+    Column("output_tokens", BigInteger),
+    Column("model", String),
+    Column("steps", Integer, nullable=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("metadata", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("started_at", BigInteger),
+    Column("ended_at", BigInteger),
+    Index("runs_by_age", "organization", "owner", "id"),
+    Index("runs_by_session", "session_key", "turn"),
+    Index("runs_unfinished", "session_key", "status", sqlite_where=text("ended_at IS NULL"),
+          postgresql_where=text("ended_at IS NULL")),
+    Index("runs_one_at_a_time", "session_key", unique=True, sqlite_where=text("status = 'running'"),
+          postgresql_where=text("status = 'running'")),
+)  # fmt: skip
+
+segments = Table(
+    "segments",
+    metadata,
+    Column("run_id", String, primary_key=True),
+    Column("first_seq", BigInteger, primary_key=True),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+session_events = Table(
+    "session_events",
+    metadata,
+    Column("session_key", String, primary_key=True),
+    Column("sequence", BigInteger, primary_key=True),
+    Column("event_id", String, nullable=False),
+    Column("event_type", String, nullable=False),
+    Column("run_id", String),
+    Column("data", Text, nullable=False),
+    Column("metadata", Text, nullable=False),
+    Column("source", String, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+credit_records = Table(
+    "credit_records",
+    metadata,
+    Column("id", String, primary_key=True),
+    *_owned(),
+    Column("run_id", String, nullable=False),
+    Column("agent_name", String, nullable=False),
+    Column("credits", String, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("metadata", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Index("credit_records_by_run", "run_id"),
+)

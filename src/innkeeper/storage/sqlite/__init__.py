@@ -1,0 +1,1 @@
+"""SQLite: one file, one serving process, WAL with synchronous=FULL."""

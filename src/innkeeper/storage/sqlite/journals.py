@@ -1,0 +1,204 @@
+"""The journal on SQLite: a group commit without a timer.
+
+What has queued while the last commit ran becomes the next transaction. Statements run on the event loop,
+because each takes microseconds; COMMIT, which waits for the disk, runs in the writer thread, and so does a
+whole batch when it is large.
+Invariant: between BEGIN and the end of COMMIT nothing else touches the writing connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from innkeeper.core.changes import AcceptRun, AppendEvents, AppendMessages, Change, EndRun, Fence, Outcome
+from innkeeper.core.errors import InnkeeperError, StorageUnavailable
+from innkeeper.storage.programs import program
+from innkeeper.storage.sqlite.files import is_locked, storage_error
+
+MAX_BATCH = 64
+LARGE_BATCH = 128 * 1024
+LOCK_PATIENCE = 5.0
+_RETRY_EVERY = 0.01
+
+Outcomes = tuple[Outcome, ...]
+
+
+class _Entry:
+    __slots__ = ("changes", "failure", "fence", "future", "outcomes", "wrote")
+
+    def __init__(self, changes: Sequence[Change], fence: Fence | None, future: asyncio.Future[Outcomes]) -> None:
+        self.changes = changes
+        self.fence = fence
+        self.future = future
+        self.outcomes: Outcomes = ()
+        self.failure: BaseException | None = None
+        self.wrote = False
+
+
+class SqliteJournal:
+    """Implements `ports.journal.Journal`; bound to the event loop that makes the calls."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._queue: deque[_Entry] = deque()
+        self._thread = ThreadPoolExecutor(1, "innkeeper-writer")
+        self._is_busy = False
+        self._is_closed = False
+        self._idle = threading.Event()
+        self._idle.set()
+
+    def commit(self, changes: Sequence[Change], fence: Fence | None = None) -> asyncio.Future[Outcomes]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Outcomes] = loop.create_future()
+        if self._is_closed:
+            future.set_exception(StorageUnavailable("The store is closed."))
+            return future
+        self._queue.append(_Entry(changes, fence, future))
+        if not self._is_busy:
+            self._is_busy = True
+            self._idle.clear()
+            loop.call_soon(self._turn, loop)
+        return future
+
+    def _turn(self, loop: asyncio.AbstractEventLoop, waited: float = 0.0) -> None:
+        """Carry out what has queued; comes back through `_finish` as long as there is more."""
+        batch = [self._queue.popleft() for _ in range(min(MAX_BATCH, len(self._queue)))]
+        batch = [entry for entry in batch if not entry.future.cancelled()]
+        if not batch:
+            self._is_busy = bool(self._queue)
+            if self._is_busy:
+                loop.call_soon(self._turn, loop)
+            else:
+                self._idle.set()
+            return
+        if sum(map(_weight, batch)) > LARGE_BATCH:
+            self._submit(loop, batch, lambda: self._transact(batch), waited)
+            return
+        try:
+            self._apply(batch)
+        except BaseException as error:  # noqa: BLE001 - whatever happened, somebody waits for the answer
+            self._after(loop, batch, error, waited)
+        else:
+            self._submit(loop, batch, lambda: self._connection.execute("COMMIT"), waited)
+
+    def _submit(
+        self, loop: asyncio.AbstractEventLoop, batch: list[_Entry], work: Callable[[], Any], waited: float
+    ) -> None:
+        def report(done: Any) -> None:
+            try:
+                loop.call_soon_threadsafe(self._after, loop, batch, done.exception(), waited)
+            except RuntimeError:  # the loop was closed under us: nobody waits any more
+                self._is_busy = False
+                self._idle.set()
+
+        self._thread.submit(work).add_done_callback(report)
+
+    def _transact(self, batch: list[_Entry]) -> None:
+        self._apply(batch)
+        self._connection.execute("COMMIT")
+
+    def _apply(self, batch: list[_Entry]) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+        for entry in batch:
+            self._apply_one(entry)
+
+    def _apply_one(self, entry: _Entry) -> None:
+        """Run an entry's programs. A rule that refuses fails this entry alone if it has written nothing."""
+        entry.wrote, entry.failure = False, None
+        try:
+            entry.outcomes = tuple(self._drive(change, entry) for change in entry.changes)
+        except InnkeeperError as refusal:
+            if entry.wrote:
+                raise
+            entry.failure = refusal
+
+    def _drive(self, change: Change, entry: _Entry) -> Outcome:
+        execute = self._connection.execute
+        running = program(change, entry.fence)
+        try:
+            query = next(running)
+            while True:
+                statement, values = query
+                sql = statement.sqlite
+                cursor = execute(sql.sql, sql.arguments(values))
+                if statement.returns:
+                    query = running.send(cursor.fetchall())
+                else:
+                    entry.wrote = True
+                    query = running.send(())
+        except StopIteration as stop:
+            outcome: Outcome = stop.value
+            return outcome
+
+    def _after(
+        self, loop: asyncio.AbstractEventLoop, batch: list[_Entry], error: BaseException | None, waited: float
+    ) -> None:
+        """A batch is through, or has failed: answer, retry one by one, or wait for a lock."""
+        if error is None:
+            self._answer(batch)
+            self._turn(loop)
+            return
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+        if is_locked(error) and waited < LOCK_PATIENCE:
+            self._queue.extendleft(reversed(batch))
+            loop.call_later(_RETRY_EVERY, self._turn, loop, waited + _RETRY_EVERY)
+        elif is_locked(error) or len(batch) == 1:
+            for entry in batch:
+                entry.failure = error if isinstance(error, InnkeeperError) else storage_error(error)
+            self._answer(batch)
+            self._turn(loop)
+        else:
+            self._submit(loop, batch, lambda: self._one_by_one(batch), LOCK_PATIENCE)
+
+    def _one_by_one(self, batch: list[_Entry]) -> None:
+        """Apply each entry in a savepoint of its own, so that one that fails does not fail its neighbours."""
+        connection = self._connection
+        connection.execute("BEGIN IMMEDIATE")
+        for entry in batch:
+            connection.execute("SAVEPOINT entry")
+            try:
+                self._apply_one(entry)
+            except Exception as error:  # noqa: BLE001 - becomes the entry's answer
+                connection.execute("ROLLBACK TO entry")
+                entry.failure = error if isinstance(error, InnkeeperError) else storage_error(error)
+            connection.execute("RELEASE entry")
+        connection.execute("COMMIT")
+
+    @staticmethod
+    def _answer(batch: list[_Entry]) -> None:
+        for entry in batch:
+            if entry.future.done():
+                continue
+            if entry.failure is not None:
+                entry.future.set_exception(entry.failure)
+            else:
+                entry.future.set_result(entry.outcomes)
+
+    def close(self) -> None:
+        """Refuse further calls, and wait for the commit that is under way."""
+        self._is_closed = True
+        self._thread.shutdown(wait=True)
+        self._connection.close()
+
+
+def _weight(entry: _Entry) -> int:
+    """Roughly the bytes that an entry writes."""
+    return sum(_weight_of(change) for change in entry.changes)
+
+
+def _weight_of(change: Change) -> int:
+    if isinstance(change, AppendEvents | EndRun):
+        return len(change.segment.data)
+    if isinstance(change, AcceptRun):
+        transcript = change.transcript
+        return sum(len(message.content or "") for message in (*transcript.before, *transcript.new))
+    if isinstance(change, AppendMessages):
+        return sum(len(message.content or "") for message in change.messages)
+    return 0

@@ -1,0 +1,90 @@
+"""The SQLite store as a whole: lock, schema, journal and readers."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from innkeeper.storage.migrations import migrate_sqlite
+from innkeeper.storage.readers import StoredRuns, StoredSessions
+from innkeeper.storage.sqlite.files import StoreLock, connect, prepare_folder, storage_error
+from innkeeper.storage.sqlite.journals import SqliteJournal
+from innkeeper.storage.statements import Rows, Statement
+
+
+class SqliteFetch:
+    """Quick reads on the loop, others in threads, each thread with a connection of its own."""
+
+    def __init__(self, database: Path) -> None:
+        self._database = database
+        self._quick = connect(database, read_only=True)
+        self._local = threading.local()
+        self._opened: list[sqlite3.Connection] = [self._quick]
+        self._threads = ThreadPoolExecutor(4, "innkeeper-reader")
+
+    async def __call__(self, statement: Statement, values: Mapping[str, Any], *, is_quick: bool = False) -> Rows:
+        try:
+            if is_quick:
+                return self._run(self._quick, statement, values)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._threads, self._run_in_thread, statement, values)
+        except sqlite3.Error as error:
+            raise storage_error(error) from error
+
+    def _run_in_thread(self, statement: Statement, values: Mapping[str, Any]) -> Rows:
+        connection = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = connect(self._database, read_only=True)
+            self._opened.append(connection)
+        return self._run(connection, statement, values)
+
+    @staticmethod
+    def _run(connection: sqlite3.Connection, statement: Statement, values: Mapping[str, Any]) -> Rows:
+        sql = statement.sqlite
+        return connection.execute(sql.sql, sql.arguments(values)).fetchall()
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=True)
+        for connection in self._opened:
+            connection.close()
+
+
+class SqliteStore:
+    """Opened before serving, closed after; `journal`, `sessions` and `runs` are its ports."""
+
+    def __init__(self, database: Path) -> None:
+        self.database = database
+        self._lock = StoreLock(database)
+
+    @property
+    def label(self) -> str:
+        """How the store is called in what people read."""
+        return f"SQLite, {self.database}"
+
+    async def open(self) -> None:
+        """Take the lock, bring the schema up to date, open the connections.
+
+        Raises: SetupError (StoreInUse among them).
+        """
+        prepare_folder(self.database)
+        self._lock.acquire()
+        try:
+            writer = connect(self.database)
+            migrate_sqlite(writer, self.database)
+        except BaseException:
+            self._lock.release()
+            raise
+        self._fetch = SqliteFetch(self.database)
+        self.journal = SqliteJournal(writer)
+        self.sessions = StoredSessions(self._fetch)
+        self.runs = StoredRuns(self._fetch)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self.journal.close)
+        await asyncio.to_thread(self._fetch.close)
+        self._lock.release()

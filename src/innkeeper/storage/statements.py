@@ -1,0 +1,64 @@
+"""Statements: SQLAlchemy Core constructs, compiled once a dialect, executed by the raw drivers.
+
+Programs (see `storage.programs`) yield a `Query` and are sent its rows, so that one description of a change
+serves the synchronous SQLite driver and the asynchronous PostgreSQL one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.sql import ClauseElement, Select
+
+Row = Sequence[Any]
+Rows = Sequence[Row]
+
+
+class Compiled(NamedTuple):
+    """SQL with positional placeholders; `constants` are literals that the construct itself carried."""
+
+    sql: str
+    names: tuple[str, ...]
+    constants: Mapping[str, Any]
+
+    def arguments(self, values: Mapping[str, Any]) -> list[Any]:
+        if self.constants:
+            values = {**self.constants, **values}
+        return [values[name] for name in self.names]
+
+
+class Statement:
+    """One statement; `returns` says whether its rows are wanted, `writes` whether it may change any."""
+
+    def __init__(self, element: ClauseElement, *, returns: bool = False) -> None:
+        self.element = element
+        self.returns = returns
+        self.writes = not isinstance(element, Select)
+
+    @cached_property
+    def sqlite(self) -> Compiled:
+        return _compile(self.element, sqlite.dialect(paramstyle="qmark"))
+
+    @cached_property
+    def postgres(self) -> Compiled:
+        from sqlalchemy.dialects.postgresql import asyncpg
+
+        dialect: Any = asyncpg.dialect
+        return _compile(self.element, dialect())
+
+
+def _compile(element: ClauseElement, dialect: Any) -> Compiled:
+    compiled: Any = element.compile(dialect=dialect)
+    constants = {name: value for name, value in compiled.params.items() if value is not None}
+    return Compiled(str(compiled), tuple(compiled.positiontup or ()), constants)
+
+
+class Query(NamedTuple):
+    statement: Statement
+    values: Mapping[str, Any]
+
+
+Program = Generator[Query, Rows, Any]

@@ -1,0 +1,6 @@
+"""What users need to test their agents and runtimes. Nothing here asks for pytest: any runner will do."""
+
+from innkeeper.testing.agents import MockAgent
+from innkeeper.testing.runtimes import RuntimeContract
+
+__all__ = ["MockAgent", "RuntimeContract"]

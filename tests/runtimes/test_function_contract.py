@@ -1,0 +1,123 @@
+"""The contract of runtimes, over every kind of function."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+from innkeeper.ports.agents import Runtime
+from innkeeper.runtimes.functions import FunctionRuntime
+from innkeeper.runtimes.settings import RuntimeSettings
+from innkeeper.testing import RuntimeContract
+
+Messages = list[dict[str, Any]]
+
+CALL: dict[str, Any] = {
+    "type": "tool_call",
+    "tool_name": "add",
+    "tool_call_id": "c1",
+    "arguments": {"a": 1},
+}
+RESULT: dict[str, Any] = {"type": "tool_result", "tool_call_id": "c1", "result": 3}
+
+
+def served(function: Callable[..., Any]) -> FunctionRuntime:
+    return FunctionRuntime(function, "agent", RuntimeSettings())
+
+
+class FunctionContract(RuntimeContract):
+    def failing_runtime(self) -> Runtime:
+        def agent(messages: Messages) -> str:
+            raise ValueError("no")
+
+        return served(agent)
+
+
+class TestAsyncFunction(FunctionContract):
+    def echo_runtime(self) -> Runtime:
+        async def agent(messages: Messages) -> str:
+            return str(messages[-1]["content"])
+
+        return served(agent)
+
+    def slow_runtime(self) -> Runtime:
+        async def agent(messages: Messages) -> str:
+            await asyncio.sleep(0.6)
+            return "done"
+
+        return served(agent)
+
+
+class TestFunction(FunctionContract):
+    def echo_runtime(self) -> Runtime:
+        return served(lambda messages: messages[-1]["content"])
+
+    def slow_runtime(self) -> Runtime:
+        return served(lambda messages: time.sleep(0.6))
+
+
+class TestAsyncGenerator(FunctionContract):
+    def echo_runtime(self) -> Runtime:
+        async def agent(messages: Messages) -> AsyncIterator[str]:
+            for letter in messages[-1]["content"]:
+                yield letter
+
+        return served(agent)
+
+    def failing_runtime(self) -> Runtime:
+        async def agent(messages: Messages) -> AsyncIterator[str]:
+            yield "so far"
+            raise ValueError("no")
+
+        return served(agent)
+
+    def slow_runtime(self) -> Runtime:
+        async def agent(messages: Messages) -> AsyncIterator[str]:
+            await asyncio.sleep(0.6)
+            yield "done"
+
+        return served(agent)
+
+    def tool_runtime(self) -> Runtime:
+        async def agent(messages: Messages) -> AsyncIterator[dict[str, Any]]:
+            yield CALL
+            yield RESULT
+
+        return served(agent)
+
+    def client_tool_runtime(self) -> Runtime:
+        async def agent(messages: Messages) -> AsyncIterator[dict[str, Any]]:
+            yield {**CALL, "client_side": True}
+
+        return served(agent)
+
+
+class TestGenerator(FunctionContract):
+    def echo_runtime(self) -> Runtime:
+        def agent(messages: Messages) -> Iterator[str]:
+            yield from messages[-1]["content"]
+
+        return served(agent)
+
+    def failing_runtime(self) -> Runtime:
+        def agent(messages: Messages) -> Iterator[str]:
+            yield "so far"
+            raise ValueError("no")
+
+        return served(agent)
+
+    def slow_runtime(self) -> Runtime:
+        def agent(messages: Messages) -> Iterator[str]:
+            time.sleep(0.6)
+            yield "done"
+
+        return served(agent)
+
+    def tool_runtime(self) -> Runtime:
+        def agent(messages: Messages) -> Iterator[dict[str, Any]]:
+            yield CALL
+            yield RESULT
+
+        return served(agent)
