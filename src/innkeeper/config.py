@@ -9,6 +9,8 @@ import difflib
 import os
 import sys
 from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +22,13 @@ from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, Pydant
 from innkeeper.core.errors import SetupError
 
 MODES = ("chat", "agent", "logs", "health", "api", "platform", "console")
-LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+
+
+def _capitals(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_capitals)]
 
 
 def _listed(value: object) -> object:
@@ -43,6 +51,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True, case_sensitive=False)
 
+    targets: Names = Field(
+        (), validation_alias="INNKEEPER_TARGETS", description="What to serve where no target is given."
+    )
     host: str = Field("127.0.0.1", validation_alias="API_HOST", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, validation_alias="API_PORT", description="Port to listen on.")
     workers: int = Field(1, ge=1, le=64, validation_alias="API_WORKERS", description="Processes that serve.")
@@ -81,6 +92,13 @@ class Settings(BaseSettings):
     run_seconds: float = Field(
         600.0, gt=0, validation_alias="RUN_TIME_LIMIT", description="Time limit of a run, in seconds."
     )
+    drain_seconds: float = Field(
+        15.0,
+        ge=0,
+        le=3600,
+        validation_alias="INNKEEPER_DRAIN_SECONDS",
+        description="How long a server that stops waits for runs under way; it then ends within 9 more.",
+    )
     log_level: LogLevel = Field("INFO", validation_alias="LOG_LEVEL", description="What is logged.")
     log_file: Path | None = Field(None, validation_alias="LOG_FILE", description="Where, instead of stderr.")
     debug: bool = Field(
@@ -109,6 +127,7 @@ class Settings(BaseSettings):
 
 _YAML_KEYS: Mapping[str, Mapping[str, str]] = {
     "server": {
+        "targets": "targets",
         "host": "host",
         "port": "port",
         "workers": "workers",
@@ -117,6 +136,7 @@ _YAML_KEYS: Mapping[str, Mapping[str, str]] = {
         "data_dir": "data_dir",
         "debug": "debug",
         "run_time_limit": "run_seconds",
+        "drain_seconds": "drain_seconds",
     },
     "database": {"url": "database_url"},
     "logging": {"level": "log_level", "file": "log_file"},
@@ -130,14 +150,35 @@ _YAML_KEYS: Mapping[str, Mapping[str, str]] = {
 """What a configuration file may say, by section and key, and which setting it is."""
 
 
+@dataclass(frozen=True, slots=True)
+class _CommandLine:
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    config: Path | None = None
+    env_file: Path | None = None
+
+
+_command_line: ContextVar[_CommandLine] = ContextVar("innkeeper_command_line")
+
+
+def use_command_line(flags: Mapping[str, Any], *, config: Path | None = None, env_file: Path | None = None) -> None:
+    """What the command line said, for every `load_settings` in this context from now on.
+
+    So an app that a served file makes by itself keeps to it, too.
+    """
+    said = {name: value for name, value in flags.items() if value is not None}
+    _command_line.set(_CommandLine(said, config, env_file))
+
+
 def load_settings(
     flags: Mapping[str, Any] | None = None, *, config: Path | None = None, env_file: Path | None = None
 ) -> Settings:
-    """The settings from all sources; `flags` that are `None` say nothing.
+    """The settings from all sources; `flags` that are `None` say nothing, and those of the command line win.
 
     Raises: SetupError that names the source, the key and what is wrong with it.
     """
-    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    command_line = _command_line.get(_CommandLine())
+    config, env_file = command_line.config or config, command_line.env_file or env_file
+    given = {name: value for name, value in (flags or {}).items() if value is not None} | dict(command_line.flags)
     if env_file is not None and not env_file.is_file():
         raise SetupError(f"The file {env_file} that --env-file names does not exist.")
     dotenv = env_file or Path(".env")

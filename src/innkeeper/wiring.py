@@ -7,12 +7,15 @@ loop (as test clients do), the parts of the old one are closed and made anew.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from innkeeper import runtimes
 from innkeeper.config import Settings
 from innkeeper.core.errors import SetupError
 from innkeeper.http.contexts import RequestState, new_id, now
@@ -29,7 +32,7 @@ from innkeeper.version import __version__
 
 _logger = logging.getLogger(__name__)
 
-DRAIN_SECONDS = 20.0
+FINALIZE_SECONDS = 3.0
 
 
 class Store(Protocol):
@@ -47,6 +50,10 @@ class Store(Protocol):
     async def open(self) -> None: ...
 
     async def close(self) -> None: ...
+
+    def abandon(self) -> None: ...
+
+    async def migrate(self) -> tuple[str | None, str]: ...
 
 
 @dataclass(slots=True)
@@ -80,6 +87,15 @@ class Kernel:
         self._starting: tuple[asyncio.AbstractEventLoop, asyncio.Task[Started]] | None = None
         self._began = time.monotonic()
 
+    def keep_in(self, data_dir: Path) -> None:
+        """Keep state in another folder from now on, whatever the settings say; for tests.
+
+        Raises: SetupError if the app is being served.
+        """
+        if self._started is not None and self._started.loop.is_running():
+            raise SetupError("The app is being served: its data folder cannot change now.")
+        self.settings = self.settings.model_copy(update={"data_dir": data_dir, "database_url": None})
+
     async def start(self) -> Started:
         """The services of the running loop; concurrent first calls share one start.
 
@@ -98,9 +114,12 @@ class Kernel:
                 self._starting = None
 
     async def _open(self) -> Started:
-        before, self._started = self._started, None
+        before = self._started
         if before is not None:
-            await before.store.close()
+            if before.loop.is_running():
+                raise SetupError("The app is being served on another event loop of this process; make an app for each.")
+            self._started = None
+            self._abandon()
         store = open_store(self.settings)
         await store.open()
         try:
@@ -121,15 +140,30 @@ class Kernel:
         )
         sessions = Sessions(journal=store.journal, sessions=store.sessions, now=now, new_id=new_id)
         self._started = Started(store, runs, sessions, asyncio.get_running_loop())
+        self._abandon = weakref.finalize(self, store.abandon)
+        self._abandon.atexit = False
         return self._started
+
+    async def drain(self) -> None:
+        """Take no new runs and let those under way end, then interrupt them; clients still hear how they ended."""
+        started = self._started
+        if started is not None and started.loop is asyncio.get_running_loop():
+            await started.runs.close(self.settings.drain_seconds)
 
     async def stop(self) -> None:
         """Drain runs, then close the store; idempotent."""
         started, self._started = self._started, None
         self.house.services = None
-        if started is not None:
-            await started.runs.close(DRAIN_SECONDS)
-            await started.store.close()
+        if started is None:
+            return
+        if started.loop is not asyncio.get_running_loop():
+            self._abandon()
+            return
+        await started.runs.close(self.settings.drain_seconds)
+        await self.house.finished(FINALIZE_SECONDS)
+        self._abandon.detach()
+        await started.store.close()
+        await asyncio.to_thread(runtimes.shutdown)
 
     def status(self) -> dict[str, Any]:
         """What the health routes tell."""
@@ -145,6 +179,13 @@ class Kernel:
             "active_requests": 0 if started is None else started.runs.active,
             "store": store_label(self.settings).partition(",")[0],
         }
+
+
+def _quieten_collector() -> None:
+    """Spare the garbage collector what lives as long as the process; it then costs a tenth of the requests less."""
+    if gc.get_freeze_count() == 0:
+        gc.freeze()
+        gc.set_threshold(max(gc.get_threshold()[0], 10_000), 20, 50)
 
 
 def _gate_settings(settings: Settings) -> GateSettings:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from tests.support.openai_upstream import Reply, Upstream, running_upstream
 
 from innkeeper.core.context import RunContext, get_context
 from innkeeper.core.errors import AgentFailed, Invalid
@@ -21,23 +21,15 @@ from innkeeper.ports.agents import Runtime
 from innkeeper.runtimes.declared import Agent, DeclaredRuntime
 from innkeeper.runtimes.settings import RuntimeSettings
 from innkeeper.testing import RuntimeContract
+from tests.support.openai_upstream import Reply, Upstream
+from tests.support.plays import cancelled_after, text_of
 
 Collect = Callable[..., Awaitable[list[AgentEvent]]]
 MakeContext = Callable[..., RunContext]
 
 
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    with running_upstream() as running:
-        yield running
-
-
 def served(agent: Agent, **environment: str) -> DeclaredRuntime:
     return DeclaredRuntime(agent, agent.name, RuntimeSettings(environment))
-
-
-def text_of(events: list[AgentEvent]) -> str:
-    return "".join(event.content for event in events if isinstance(event, TextDelta))
 
 
 def test_declaring_and_describing_imports_no_framework() -> None:
@@ -170,6 +162,14 @@ async def test_a_model_out_of_reach_fails_the_run(collect: Collect) -> None:
     runtime = served(Agent("a", "openai:gpt-4o"), OPENAI_BASE_URL="http://127.0.0.1:1/v1")
     with pytest.raises(Exception, match=r"[Cc]onnect"):
         await collect(runtime, "hi")
+    await runtime.close()
+
+
+async def test_cancelling_in_a_model_call_hangs_up(make_context: MakeContext, upstream: Upstream) -> None:
+    upstream.script([Reply("one two", hangs=True)])
+    runtime = served(Agent("a", "openai:gpt-4o"), OPENAI_BASE_URL=upstream.url)
+    await cancelled_after(TextDelta, runtime, make_context())
+    assert await asyncio.to_thread(upstream.left.wait, 10)
     await runtime.close()
 
 

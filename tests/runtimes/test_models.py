@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 from pydantic_ai import Agent
 from pydantic_ai.models import Model
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
-from tests.support.openai_upstream import Reply, Upstream, running_upstream
 
 from innkeeper.core.errors import AgentFailed
 from innkeeper.runtimes.models import Models, build
 from innkeeper.runtimes.settings import RuntimeSettings
-
-
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    with running_upstream() as running:
-        yield running
+from tests.support.openai_upstream import Reply, Upstream
 
 
 @pytest.fixture(autouse=True)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 from agents import Agent, ModelSettings, function_tool
 from pydantic import BaseModel
-from tests.support.openai_upstream import Reply, Upstream, running_upstream
 
 from innkeeper.core.context import RunContext, get_context
 from innkeeper.core.errors import AgentFailed
@@ -32,6 +31,8 @@ from innkeeper.ports.agents import Runtime
 from innkeeper.runtimes.openai_agents import OpenAIAgentsRuntime
 from innkeeper.runtimes.settings import RuntimeSettings
 from innkeeper.testing import RuntimeContract
+from tests.support.openai_upstream import Reply, Upstream
+from tests.support.plays import cancelled_after, only, text_of
 
 Collect = Callable[..., Awaitable[list[AgentEvent]]]
 MakeContext = Callable[..., RunContext]
@@ -41,12 +42,6 @@ WEATHER = {
     "type": "function",
     "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}},
 }
-
-
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    with running_upstream() as running:
-        yield running
 
 
 @pytest.fixture(params=["chat_completions", "responses"])
@@ -77,14 +72,6 @@ async def serve(upstream: Upstream, request: pytest.FixtureRequest) -> AsyncIter
 def add(a: int, b: int) -> int:
     """Adds two numbers."""
     return a + b
-
-
-def text_of(events: list[AgentEvent]) -> str:
-    return "".join(event.content for event in events if isinstance(event, TextDelta))
-
-
-def only(kind: type[Any], events: list[AgentEvent]) -> list[Any]:
-    return [event for event in events if isinstance(event, kind)]
 
 
 def spoken(upstream: Upstream, at: int = -1) -> list[dict[str, Any]]:
@@ -143,9 +130,8 @@ async def test_the_conversation_reaches_the_model_with_its_tool_calls(
         Message("user", "thanks"),
     )
     told = json.dumps(spoken(upstream))
-    assert [told.index(one) for one in ('"add"', "Wait.", "c1", "3.", "thanks")] == sorted(
-        told.index(one) for one in ('"add"', "Wait.", "c1", "3.", "thanks")
-    )
+    places = [told.index(one) for one in ('"add"', "Wait.", "c1", "3.", "thanks")]
+    assert places == sorted(places)
     assert "c2" not in told, "a call that nobody answered would be refused by the provider"
 
 
@@ -360,7 +346,7 @@ async def test_tools_find_the_runs_context_in_threads_and_tasks(
 
 async def test_cancelling_in_a_model_call_hangs_up(serve: Serve, upstream: Upstream, make_context: MakeContext) -> None:
     upstream.script([Reply("one two", hangs=True)])
-    await _cancelled_after(TextDelta, serve(), make_context())
+    await cancelled_after(TextDelta, serve(), make_context())
     assert await asyncio.to_thread(upstream.left.wait, 10)
 
 
@@ -375,25 +361,8 @@ async def test_cancelling_in_a_tool_does_not_wait_for_it(
         return ""
 
     upstream.script([Reply(calls=(("wait", {}),))])
-    try:
-        await asyncio.wait_for(_cancelled_after(ToolCalled, serve(tools=[wait]), make_context()), 5)
-    finally:
-        release.set()
-
-
-async def _cancelled_after(kind: type[Any], runtime: Runtime, context: RunContext) -> None:
-    seen = asyncio.Event()
-
-    async def read() -> None:
-        async for event in runtime.run(Turn((Message("user", "go"),)), context):
-            if isinstance(event, kind):
-                seen.set()
-
-    reading = asyncio.create_task(read())
-    await asyncio.wait_for(seen.wait(), 5)
-    reading.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await reading
+    await asyncio.wait_for(cancelled_after(ToolCalled, serve(tools=[wait]), make_context()), 5)
+    release.set()
 
 
 class TestOpenAIAgents(RuntimeContract):
@@ -417,15 +386,10 @@ class TestOpenAIAgents(RuntimeContract):
         return self.served()
 
     def slow_runtime(self) -> Runtime:
-        slow = function_tool(_wait, name_override="slow", description_override="")
+        slow = function_tool(lambda: threading.Event().wait(0.6), name_override="slow", description_override="")
         self.upstream.script([Reply(calls=(("slow", {}),))])
         return self.served(tools=[slow])
 
     def tool_runtime(self) -> Runtime:
         self.upstream.script([Reply(calls=(("add", {"a": 1, "b": 2}),))])
         return self.served(tools=[add])
-
-
-def _wait() -> str:
-    threading.Event().wait(0.6)
-    return ""

@@ -25,6 +25,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+
 from tests.support.servers import serve_app
 
 Json = dict[str, Any]
@@ -74,15 +75,20 @@ class Upstream:
         """Add to what is answered next; a string is a reply of that text."""
         self._replies.extend(Reply(one) if isinstance(one, str) else one for one in replies)
 
+    def forget(self) -> None:
+        """Be as new, for the next test."""
+        self.requests, self.left, self._replies = [], threading.Event(), deque()
+        self.otherwise = "You said: {}".format
+
     def take(self, request: Request) -> Reply:
         self.requests.append(request)
         return self._replies.popleft() if self._replies else Reply(self.otherwise(_last_said(request.body)))
 
 
 @contextmanager
-def running_upstream() -> Iterator[Upstream]:
-    """A provider on a loopback port of its own."""
-    upstream = Upstream()
+def running_upstream(upstream: Upstream | None = None) -> Iterator[Upstream]:
+    """A provider on a loopback port of its own; `upstream` may be one that takes requests in its own way."""
+    upstream = upstream or Upstream()
     routes = [
         Route("/v1/chat/completions", _Endpoint(upstream, _chat_body, _chat_frames).answer, methods=["POST"]),
         Route("/v1/responses", _Endpoint(upstream, _response_body, _response_frames).answer, methods=["POST"]),

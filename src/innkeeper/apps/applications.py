@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,10 +13,12 @@ from starlette.middleware.cors import CORSMiddleware
 from innkeeper.apps.registration import AppAgents, default_agents
 from innkeeper.config import Settings, load_settings
 from innkeeper.http.app import build
+from innkeeper.http.dispatching import Front
 from innkeeper.version import __version__
 from innkeeper.wiring import Kernel, runtime_settings
 
 _DESCRIPTION = "One stored run, every protocol attached to it."
+_PAGES = ("openapi_url", "docs_url", "redoc_url")
 
 
 def create_app(*, settings: Settings | None = None, **options: Any) -> FastAPI:
@@ -27,29 +29,50 @@ def create_app(*, settings: Settings | None = None, **options: Any) -> FastAPI:
 
     Raises: SetupError for settings that cannot be.
     """
-    app = FastAPI(**{"title": "Innkeeper", "version": __version__, "description": _DESCRIPTION, **options})
-    attach(app, settings=settings)
+    app = FastAPI(**app_options(options))
+    install(app, settings or load_settings(), None, has_documents=has_documents(options))
     return app
 
 
 def attach(app: FastAPI, *, settings: Settings | None = None, agents: AppAgents | None = None) -> Kernel:
     """Put every route of Innkeeper into an existing FastAPI app, behind that app's own routes and middleware.
 
-    Serves the agents of `register_agent`, unless `agents` are given.
+    The app keeps its own pages of documentation, which then tell of our routes too. Serves the agents of
+    `register_agent`, unless `agents` are given.
 
     Raises: SetupError for settings that cannot be; ValueError if the app has Innkeeper in it already.
     """
+    return install(app, settings or load_settings(), agents, has_documents=False)
+
+
+def app_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """FastAPI's options for an app of ours: its own pages of documentation are off, unless they are asked for."""
+    pages = dict.fromkeys(_PAGES) if has_documents(options) else {}
+    return {"title": "Innkeeper", "version": __version__, "description": _DESCRIPTION, **pages, **options}
+
+
+def has_documents(options: Mapping[str, Any]) -> bool:
+    """Whether the pages of documentation are ours, behind the gate: the caller has not spoken of them."""
+    return not any(name in options for name in _PAGES)
+
+
+def install(app: FastAPI, settings: Settings, agents: AppAgents | None, *, has_documents: bool) -> Kernel:
+    """What `create_app`, `attach` and `ServerBase` have in common.
+
+    Raises: ValueError if the app has Innkeeper in it already.
+    """
     if getattr(app.state, "innkeeper", None) is not None:
         raise ValueError("Innkeeper is attached to this app already.")
-    settings = settings or load_settings()
     if agents is None:
         agents = AppAgents(runtime_settings(settings))
         default_agents.join(agents)
     kernel = Kernel(settings, agents.registry)
     kernel.house.keep_alive = agents
     app.state.innkeeper = kernel.house
-    dispatcher = build(kernel.house)
+    app.state.innkeeper_kernel = kernel
+    dispatcher = build(kernel.house, has_documents=has_documents)
     app.router.default = dispatcher
+    app.router.middleware_stack = Front(app.router, dispatcher)
     app.router.lifespan_context = _lifespan(app.router.lifespan_context, kernel)
     _document(app, dispatcher.routes)
     if settings.cors_origins:
@@ -80,7 +103,7 @@ def _lifespan(own: Any, kernel: Kernel) -> Any:
 
 
 def _document(app: FastAPI, routes: list[Any]) -> None:
-    """Make `/openapi.json` tell of the app's own routes and of ours."""
+    """Make the app's OpenAPI document tell of its own routes and of ours."""
 
     def openapi() -> dict[str, Any]:
         version = app.router._get_routes_version()
@@ -91,9 +114,15 @@ def _document(app: FastAPI, routes: list[Any]) -> None:
                 openapi_version=app.openapi_version,
                 summary=app.summary,
                 description=app.description,
+                terms_of_service=app.terms_of_service,
+                contact=app.contact,
+                license_info=app.license_info,
                 routes=[*app.routes, *routes],
+                webhooks=app.webhooks.routes,
                 tags=app.openapi_tags,
                 servers=app.servers,
+                separate_input_output_schemas=app.separate_input_output_schemas,
+                external_docs=app.openapi_external_docs,
             )
             app._openapi_routes_version = version
         return app.openapi_schema

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import TypeVar
 
-from innkeeper.core.errors import Invalid
+from innkeeper.core.errors import Invalid, SetupError
 from innkeeper.core.usage import Pricing
 
 AgentT = TypeVar("AgentT")
@@ -28,7 +28,10 @@ def pricing(
     )
 
     def declare(agent: AgentT) -> AgentT:
-        agent.__innkeeper_pricing__ = declared  # type: ignore[attr-defined]
+        try:
+            agent.__innkeeper_pricing__ = declared  # type: ignore[attr-defined]
+        except AttributeError:
+            raise SetupError(f"{agent!r:.80} cannot carry a price: decorate its function or its class.") from None
         return agent
 
     return declare

@@ -14,7 +14,9 @@ from innkeeper.services.agents import AgentRegistry
 
 
 @dataclass(frozen=True, slots=True)
-class _Registered:
+class Registered:
+    """What `register_agent` was told."""
+
     name: str
     agent: object
     default: bool | None
@@ -24,7 +26,7 @@ class DefaultAgents:
     """Agents that were registered for every app of this process, and the apps that must hear of more."""
 
     def __init__(self) -> None:
-        self._agents: dict[str, _Registered] = {}
+        self._agents: dict[str, Registered] = {}
         self._listeners: WeakSet[AppAgents] = WeakSet()
 
     def add(self, name: str, agent: object, default: bool | None) -> None:
@@ -34,7 +36,7 @@ class DefaultAgents:
             raise DuplicateAgent(f"Two agents are named {name!r}. Give each agent a name of its own.", param="name")
         trial = AgentRegistry(KEPT_NAMES)
         trial.register(name, adapt(agent, name, RuntimeSettings()))
-        registered = _Registered(name, agent, default)
+        registered = Registered(name, agent, default)
         self._agents[name] = registered
         for listener in self._listeners:
             listener.add(name, agent, default=default)
@@ -52,6 +54,10 @@ class DefaultAgents:
 
     def names(self) -> tuple[str, ...]:
         return tuple(self._agents)
+
+    def registered(self) -> tuple[Registered, ...]:
+        """All there are, in order."""
+        return tuple(self._agents.values())
 
 
 class AppAgents:

@@ -6,17 +6,16 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, overload
 
-from innkeeper.apps.applications import attach
+from fastapi import FastAPI
+
+from innkeeper.apps.applications import app_options, has_documents, install
 from innkeeper.apps.registration import AppAgents
 from innkeeper.config import Settings, load_settings
 from innkeeper.core.errors import Invalid
 from innkeeper.http.hooks import Hooks
 from innkeeper.ports.agents import Resolver
 from innkeeper.runtimes.detection import adapt
-from innkeeper.version import __version__
 from innkeeper.wiring import runtime_settings
-
-from fastapi import FastAPI  # isort: skip
 
 HookT = TypeVar("HookT", bound=Callable[..., Any])
 AgentT = TypeVar("AgentT")
@@ -73,10 +72,10 @@ class ServerBase(FastAPI):
     """A FastAPI app that serves the agents that are declared on it."""
 
     def __init__(self, *, settings: Settings | None = None, **options: Any) -> None:
-        super().__init__(**{"title": "Innkeeper", "version": __version__, **options})
+        super().__init__(**app_options(options))
         settings = settings or load_settings()
         self._agents = AppAgents(runtime_settings(settings))
-        self.kernel = attach(self, settings=settings, agents=self._agents)
+        self.kernel = install(self, settings, self._agents, has_documents=has_documents(options))
         self.agent = AgentDecorator(self._agents, self.kernel.house.hooks)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TaskProgressColumn, TextColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
@@ -65,8 +65,8 @@ def shown_progress(name: str, console: Console | None = None) -> Iterator[Progre
     if not console.is_terminal:
         yield _Lines(name, console)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), DownloadColumn())
-    with Bars(*columns, TransferSpeedColumn(), console=console, transient=True) as bars:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Bars(*columns, console=console, transient=True) as bars:
         yield _Bar(name, bars)
 
 
@@ -96,8 +96,9 @@ class _Bar:
     def __call__(self, done: int, total: int | None, phase: Phase) -> None:
         if phase != self._phase:
             self._phase = phase
-            self._bars.reset(self._task, total=total, description=weights.describe(self._name, None, phase))
-        self._bars.update(self._task, completed=done, total=total)
+            self._bars.reset(self._task, description=f"{phase.capitalize()} {self._name}")
+        # How far loading is, nobody knows: a bar without a total moves to and fro.
+        self._bars.update(self._task, completed=done, total=None if phase == "loading" else total)
 
 
 def _folder(cache_dir: Path | None) -> Path:

@@ -49,7 +49,8 @@ class AcceptRun:
 
     `run` is the run as it will be if it can start at once; where its session is busy it is stored queued,
     or refused when `when_busy` says so. `new_session` is used only if no session answers to its owner,
-    end user and id.
+    end user and id. A run that is not `recorded` gets a session of its own, whatever it names: it must
+    neither change nor end one that is kept.
     """
 
     run: Run
@@ -177,7 +178,6 @@ class Accepted:
     """The run is on disk. `lineage` and `epoch` are meaningful once it runs."""
 
     run: Run
-    session: Session
     lineage: Lineage | None
     epoch: int = 1
     is_new_session: bool = False

@@ -32,7 +32,7 @@ error is the sentence that a user reads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 
 class InnkeeperError(Exception):
@@ -79,6 +79,10 @@ class RouteNotFound(NotFound):
 
 class MethodNotAllowed(InnkeeperError):
     """The path exists, but not with that method."""
+
+    def __init__(self, allowed: Iterable[str]) -> None:
+        self.allowed = tuple(sorted(allowed))
+        super().__init__(f"This path takes {', '.join(self.allowed)}.")
 
 
 class NoDefaultAgent(InnkeeperError):

@@ -119,14 +119,21 @@ def payload(event: Event) -> bytes:
     """The canonical JSON of an event, one line."""
     if type(event) is TextDelta:
         return b'{"type":"text","content":' + json_string(event.content) + b"}"
+    if type(event) is RunStarted:
+        told = json_string(event.run_id), json_string(event.session_id), json_string(event.agent_name)
+        return b'{"type":"run","run_id":%b,"session_id":%b,"agent_name":%b}' % told
     return _dumps(_shown(event))
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
+_encode_ascii = json.JSONEncoder(separators=(",", ":"), default=str).encode
 
 
 def _dumps(value: object) -> bytes:
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str).encode()
+        return _encode(value).encode()
     except UnicodeEncodeError:
-        return json.dumps(value, separators=(",", ":"), default=str).encode()
+        return _encode_ascii(value).encode()
 
 
 def shown_usage(usage: Usage | None) -> dict[str, int] | None:

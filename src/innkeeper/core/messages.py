@@ -112,6 +112,9 @@ def _normalise_part(part: Part) -> Part:
     return part
 
 
+_encode = json.JSONEncoder(separators=(",", ":"), sort_keys=True, default=dict).encode
+
+
 def chain(parent: str, message: Message) -> str:
     """The hash of a conversation up to and including `message`, given the hash before it.
 
@@ -120,7 +123,7 @@ def chain(parent: str, message: Message) -> str:
     """
     if message.is_internal or message.is_instruction:
         return parent
-    told = json.dumps(
+    told = _encode(
         [
             parent,
             message.role,
@@ -128,8 +131,5 @@ def chain(parent: str, message: Message) -> str:
             [use.id for use in message.tool_calls],
             message.tool_call_id,
         ],
-        ensure_ascii=True,
-        separators=(",", ":"),
-        sort_keys=True,
     )
     return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()

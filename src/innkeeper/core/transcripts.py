@@ -65,7 +65,7 @@ def join(transcript: Transcript, mode: HistoryMode, head: Head, known: Mapping[s
     """Decide where the turn goes. `known` maps those links of the transcript that are stored to their places."""
     before, new = transcript.before, transcript.new
     if mode == "append" or (mode == "auto" and not before):
-        return Joined(None, before + new if mode == "auto" else new)
+        return Joined(None, before + new if mode == "auto" or not head.position else new)
     if mode == "replace":
         return Joined(Head(), before + new)
     links = transcript.links

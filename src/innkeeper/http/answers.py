@@ -9,6 +9,10 @@ from innkeeper.http.turns import Turn
 from innkeeper.services.live import Ending, Stop
 
 
+_RETRY_AFTER = "5"
+"""Seconds after which a turn that waited in vain may be tried again."""
+
+
 def run_headers(turn: Turn) -> dict[str, str]:
     """Names the run and its session, for clients that want to steer or resume."""
     run = turn.run.run
@@ -19,13 +23,18 @@ def _header(text: str) -> str:
     return text.encode("ascii", "backslashreplace").decode()
 
 
-async def failed(turn: Turn, ending: Ending, request_id: str) -> Response:
+def failed(turn: Turn, ending: Ending, request_id: str) -> Response:
     """The answer to a caller that waited for a run which did not complete."""
-    await turn.finish(None)
     if ending.error is None:
         problem = CODES["CANCELLED"]
-        return respond(problem, facts(problem, "The run was cancelled."), request_id, run_headers(turn))
-    problem = CODES[ending.error.code]
+        told = facts(problem, "The run was cancelled.")
+    else:
+        problem = CODES[ending.error.code]
+        told = run_error_facts(ending.error)
     if ending.stop is Stop.TIMED_OUT:
         problem = problem._replace(status=504)
-    return respond(problem, run_error_facts(ending.error), request_id, run_headers(turn))
+    headers = run_headers(turn)
+    if problem.status == 429:
+        headers["retry-after"] = _RETRY_AFTER
+    turn.response = respond(problem, told, request_id, headers)
+    return turn.response

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from fastapi import APIRouter
 
-from innkeeper.http import agents, chat, health, runs, sessions
+from innkeeper.http import agents, chat, documents, health, runs, sessions
 from innkeeper.http.deps import House
 from innkeeper.http.dispatching import Dispatcher
 from innkeeper.http.openai import agents as openai_agents
@@ -30,8 +30,9 @@ GROUPS: Mapping[str, Sequence[APIRouter]] = {
 """The routers of each mode; liveness is always there."""
 
 
-def build(house: House) -> Dispatcher:
+def build(house: House, *, has_documents: bool) -> Dispatcher:
     """The dispatcher of the routes that this house's modes allow."""
+    always = (health.live_router, documents.router) if has_documents else (health.live_router,)
     groups = [router for mode, routers in GROUPS.items() if mode in house.modes for router in routers]
     last = (openai_agents.root,) if "chat" in house.modes else ()
-    return Dispatcher(house, (health.live_router, *groups), last)
+    return Dispatcher(house, (*always, *groups), last)

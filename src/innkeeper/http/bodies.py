@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, TypeVar
 
 import msgspec
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope
+from starlette.types import Message, Receive, Scope
 
 from innkeeper.core.errors import PayloadTooLarge, Unparsable, UnsupportedMediaType
 from innkeeper.http.problems import invalid
@@ -63,7 +64,7 @@ def _too_large(limit: int) -> PayloadTooLarge:
 
 
 def parse_json(body: bytes) -> Any:
-    """Strict JSON: finite numbers, valid Unicode, at most 64 levels.
+    """Strict JSON: finite numbers, valid Unicode, no name twice in an object, at most 64 levels.
 
     Raises: Unparsable.
     """
@@ -75,17 +76,57 @@ def parse_json(body: bytes) -> Any:
         raise Unparsable(f"The body is not valid JSON: {error}.") from None
     except RecursionError:
         raise Unparsable(f"The body is nested more than {_MAX_DEPTH} levels deep.") from None
-    if body.count(b"[") + body.count(b"{") > _MAX_DEPTH and _depth(value, _MAX_DEPTH) < 0:
-        raise Unparsable(f"The body is nested more than {_MAX_DEPTH} levels deep.")
+    if _count_names(value, _MAX_DEPTH) != body.count(b":"):  # else every colon is behind a name of its own
+        _refuse_repeated_names(body)
     return value
 
 
-def _depth(value: Any, left: int) -> int:
-    """What is left of a budget of levels after descending into `value`; negative when it is exceeded."""
-    if not isinstance(value, dict | list) or left < 0:
-        return left
-    children = value.values() if isinstance(value, dict) else value
-    return min((_depth(child, left - 1) for child in children), default=left - 1)
+def _count_names(value: Any, levels: int) -> int:
+    """How many names the objects in `value` have in all. Raises: Unparsable if it is deeper than `levels`."""
+    kind = type(value)
+    if kind is dict:
+        names, children = len(value), value.values()
+    elif kind is list:
+        names, children = 0, value
+    else:
+        return 0
+    if not levels:
+        raise Unparsable(f"The body is nested more than {_MAX_DEPTH} levels deep.")
+    for child in children:
+        kind = type(child)
+        if kind is dict or kind is list:
+            names += _count_names(child, levels - 1)
+    return names
+
+
+def _refuse_repeated_names(body: bytes) -> None:
+    json.loads(body, object_pairs_hook=_checked_names, parse_int=_unread, parse_float=_unread)
+
+
+def _unread(number: str) -> None:
+    return None
+
+
+def _checked_names(pairs: list[tuple[str, Any]]) -> None:
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise Unparsable("An object of the body has the same name twice.")
+        seen.add(name)
+
+
+def replayed(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives a body which has been read already, then whatever comes after it."""
+    is_given = False
+
+    async def receive_again() -> Message:
+        nonlocal is_given
+        if is_given:
+            return await receive()
+        is_given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive_again
 
 
 def check(model: type[ModelT], value: Any) -> ModelT:

@@ -64,7 +64,7 @@ async def chat(body: ChatRequest, request: Request) -> Response:
         return stream(turn)
     ending = await wait_for_end(turn, request.receive)
     if ending.status != "completed":
-        return await failed(turn, ending, request_id_of(request.scope))
+        return failed(turn, ending, request_id_of(request.scope))
     run, usage = turn.run.run, shown_usage(ending.usage)
     told = ChatResponse(
         output=ending.output,
@@ -104,10 +104,12 @@ async def stream_get(
 
 def stream(turn: Turn) -> Stream:
     """The turn's events as SSE."""
+    encoder = SseEncoder()
     return Stream(
         turn.services.runs.watch(turn.run),
-        SseEncoder(),
+        encoder,
         on_trouble=lambda error: error_frame(facts(problem_of(type(error)), str(error))) + DONE,
+        at_end=encoder.rest,
         turn=turn,
         headers=run_headers(turn),
     )

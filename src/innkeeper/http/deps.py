@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Protocol
 
@@ -18,9 +19,12 @@ from innkeeper.services.agents import AgentRegistry
 from innkeeper.services.runs import Runs
 from innkeeper.services.sessions import Sessions
 
+_logger = logging.getLogger(__name__)
+
 MAX_JSON = 1024 * 1024
 MAX_CHAT_JSON = 10 * 1024 * 1024
 MAX_PAGE = 200
+MAX_CURSOR = 2**53
 
 
 class Services(Protocol):
@@ -48,11 +52,13 @@ class House:
     status: Callable[[], dict[str, Any]]
     hooks: Hooks = field(default_factory=Hooks)
     shows_errors: bool = False
+    heartbeat_seconds: float = 15.0
     created: int = 0
     modes: frozenset[str] = frozenset()
     services: Services | None = None
     loop: asyncio.AbstractEventLoop | None = None
     keep_alive: object = None
+    kept: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def ready(self) -> Services:
         """The services, started if they are not."""
@@ -60,6 +66,21 @@ class House:
             self.services = await self.start()
             self.loop = asyncio.get_running_loop()
         return self.services
+
+    def keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Carry `work` out in a task that outlives its request and that a stop waits for."""
+        task = asyncio.get_running_loop().create_task(work)
+        self.kept.add(task)
+        task.add_done_callback(self.kept.discard)
+        return task
+
+    async def finished(self, patience: float) -> None:
+        """Wait until nothing is kept any more, at most `patience` seconds."""
+        deadline = asyncio.get_running_loop().time() + patience
+        while self.kept and (left := deadline - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(self.kept, timeout=left)
+        if self.kept:
+            _logger.warning("%d requests were still being finalized when the server stopped", len(self.kept))
 
 
 def house_of(connection: HTTPConnection) -> House:

@@ -1,20 +1,25 @@
-"""Dispatching: which of our routes serves a path. It is the app's default, so a user's own routes come first.
+"""Dispatching: which route serves a path: a user's own first, then ours.
 
-Fixed paths are found in one look-up; then paths with parameters; agents at the root last, because any first
-segment may be an agent's name.
+Of ours, fixed paths are found in one look-up; then paths with parameters; agents at the root last, because any
+first segment may be an agent's name. A user's catch-all, such as a mount at `/`, gets only what ours leave over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter
-from starlette.routing import BaseRoute, Match, WebSocketRoute
+from fastapi.exception_handlers import http_exception_handler
+from starlette._utils import get_route_path
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match, Mount, Router, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
-from innkeeper.core.errors import RouteNotFound
+from innkeeper.core.errors import InnkeeperError, RouteNotFound
 from innkeeper.http.deps import House
+from innkeeper.http.gates import PUBLIC
 from innkeeper.http.problems import answer
 from innkeeper.http.routes import SurfaceRoute, request_id_of, stamped
 
@@ -31,11 +36,12 @@ class Dispatcher:
 
     def __init__(self, house: House, routers: Sequence[APIRouter], last: Sequence[APIRouter]) -> None:
         self.house = house
-        self.routes = [*_routes_of(routers), *_routes_of(last)]
+        self._last = _routes_of(last)
+        self.routes = [*_routes_of(routers), *self._last]
         self._fixed: dict[str, SurfaceRoute] = {}
         self._shared: dict[str, list[SurfaceRoute]] = {}
         self._patterns: list[BaseRoute] = []
-        for route in self.routes:
+        for route in self.routes[: len(self.routes) - len(self._last)]:
             if not isinstance(route, SurfaceRoute) or "{" in route.path:
                 self._patterns.append(route)
             else:
@@ -43,34 +49,95 @@ class Dispatcher:
         self._fixed = {path: routes[0] for path, routes in self._shared.items() if len(routes) == 1}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        route = self._find(scope)
+        route = self.find(scope) or self._pick(self._last, scope)
         if route is not None:
             await route.handle(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 4404, "reason": "Nothing is served at this path."})
+        elif _answers_not_found(scope["app"].exception_handlers):
+            raise HTTPException(404)
         else:
-            error = RouteNotFound(f"Nothing is served at {scope['path'][:200]}. See /docs.")
-            response = answer(error, request_id_of(scope), is_openai=scope["path"].startswith("/v1"))
+            response = answer(self._nowhere(scope), request_id_of(scope), is_openai=scope["path"].startswith("/v1"))
             await response(scope, receive, stamped(scope, send))
 
-    def _find(self, scope: Scope) -> BaseRoute | None:
-        path = scope["path"]
+    def _nowhere(self, scope: Scope) -> InnkeeperError:
+        """What to say of a path that leads nowhere; nothing to those whom the gate does not let near."""
+        try:
+            self.house.gate.admit(scope, PUBLIC)
+        except InnkeeperError as refusal:
+            return refusal
+        return RouteNotFound(f"Nothing is served at {scope['path'][:200]}. See /docs.")
+
+    def find(self, scope: Scope) -> BaseRoute | None:
+        """The route of ours for a path that is ours, or of an agent of that name; the scope gets its parameters."""
+        path = get_route_path(scope) if scope.get("root_path") else scope["path"]
         if scope["type"] == "http":
             if (fixed := self._fixed.get(path)) is not None:
                 return fixed
             if (shared := self._shared.get(path)) is not None:
+                scope["innkeeper.methods"] = frozenset().union(*(route.methods or () for route in shared))
                 return next((route for route in shared if scope["method"] in (route.methods or ())), shared[0])
-        partial: BaseRoute | None = None
-        for route in self._patterns:
+        if path[1:].partition("/")[0] in self.house.agents:
+            return self._pick(self._last, scope)
+        return self._pick(self._patterns, scope)
+
+    @staticmethod
+    def _pick(routes: Iterable[BaseRoute], scope: Scope) -> BaseRoute | None:
+        """The first route that matches; one that takes other methods if there is no better."""
+        partial: tuple[BaseRoute, Scope] | None = None
+        methods: set[str] = set()
+        for route in routes:
             match, child = route.matches(scope)
             if match is Match.FULL:
                 scope.update(child)
                 return route
-            if match is Match.PARTIAL and partial is None:
-                partial, partial_child = route, child
-        if partial is not None:
-            scope.update(partial_child)
-        return partial
+            if match is Match.PARTIAL:
+                methods.update(getattr(route, "methods", None) or ())
+                partial = partial or (route, child)
+        if partial is None:
+            return None
+        scope.update(partial[1])
+        scope["innkeeper.methods"] = methods
+        return partial[0]
+
+
+class Front:
+    """What an app's router does first: decides between the user's own routes and ours.
+
+    A user's own route wins if it takes the path and the method; one that takes another method does not hide
+    ours. What is neither goes to the router, whose default is the dispatcher.
+    """
+
+    def __init__(self, router: Router, dispatcher: Dispatcher) -> None:
+        self._router = router
+        self._dispatcher = dispatcher
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan" and not self._is_the_users(scope):
+            route = self._dispatcher.find(scope)
+            if route is not None:
+                scope.setdefault("router", self._router)
+                await route.handle(scope, receive, send)
+                return
+        await self._router.app(scope, receive, send)
+
+    def _is_the_users(self, scope: Scope) -> bool:
+        return any(
+            route.matches(scope)[0] is Match.FULL and not _is_catch_all(route) for route in self._router.routes
+        )
+
+
+_CATCH_ALL = re.compile(r"/\{\w+:path\}")
+
+
+def _is_catch_all(route: Any) -> bool:
+    path = getattr(route, "path", None)
+    return path in ("", "/") if isinstance(route, Mount) else path is not None and bool(_CATCH_ALL.fullmatch(path))
+
+
+def _answers_not_found(handlers: Mapping[Any, Any]) -> bool:
+    """Whether the user has a page of their own for paths that lead nowhere."""
+    return 404 in handlers or handlers.get(HTTPException) not in (None, http_exception_handler)
 
 
 def _routes_of(routers: Iterable[APIRouter]) -> list[BaseRoute]:

@@ -15,6 +15,12 @@ DONE = b"data: [DONE]\n\n"
 class SseEncoder:
     """Native SSE: `id: <seq>` and the stored payload; `[DONE]` after the run's last event."""
 
+    is_ended = False
+
+    def rest(self) -> bytes:
+        """What is missing at the end of the log: for a reader that began beyond its last event, the marker."""
+        return b"" if self.is_ended else DONE
+
     def __call__(self, batch: list[Segment]) -> bytes:
         frames: list[bytes] = []
         for segment in batch:
@@ -23,6 +29,7 @@ class SseEncoder:
                 frames.append(b"id: %d\ndata: %s\n\n" % (seq, data))
                 seq += 1
         if batch[-1].data.rpartition(b"\n")[2].startswith(b'{"type":"done"'):
+            self.is_ended = True
             frames.append(DONE)
         return b"".join(frames)
 

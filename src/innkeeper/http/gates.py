@@ -31,9 +31,8 @@ PERMISSIONS: Mapping[str, Role] = {
 _RANK = {Role.READ: 0, Role.USER: 1, Role.ADMIN: 2}
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 _IN_PROCESS = "testclient"
-_FORWARDED = frozenset(
-    {b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip", b"via"}
-)
+_FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"})
+"""Headers that proxies add; of `X-Forwarded-*` any one stands for all."""
 _WATCHED = _FORWARDED | {b"host", b"origin", b"sec-fetch-site"}
 
 
@@ -64,9 +63,13 @@ class Gate:
                 if name == b"host" and name in seen:
                     raise ForeignHost("The request has two Host headers.")
                 seen[name] = value
+            elif name.startswith(b"x-forwarded-"):
+                seen[b"x-forwarded-for"] = value
         client = scope.get("client")
         peer = client[0] if client else ""
         host = _host_name(seen.get(b"host", b""))
+        if peer == _IN_PROCESS and not _FORWARDED.isdisjoint(seen):
+            peer = ""  # a proxy passed on what a client said of itself
         self._check_host(host, peer)
         if b"origin" in seen:
             self._check_origin(seen[b"origin"], seen.get(b"host", b""), scope)

@@ -23,6 +23,10 @@ _logger = logging.getLogger(__name__)
 Hook = Callable[..., Any]
 
 
+class HookFailed(Exception):
+    """A hook that the server cannot do without has raised."""
+
+
 @dataclass(slots=True)
 class Hooks:
     """The hooks of one app, in order of registration."""
@@ -35,15 +39,15 @@ class Hooks:
         return not self.before and not self.finalize
 
     async def run_before(self, request: Any) -> None:
-        """Raises: HTTPException or InnkeeperError of a hook that rejects; whatever a required hook raises."""
+        """Raises: HTTPException or InnkeeperError of a hook that rejects; HookFailed where a required one fails."""
         for hook, is_required in self.before:
             try:
                 await _call(hook, request)
             except (HTTPException, InnkeeperError):
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 if is_required:
-                    raise
+                    raise HookFailed(f"The required hook {_name(hook)} failed.") from error
                 _logger.error("before_request hook %s failed and was passed over", _name(hook), exc_info=error)
 
     async def run_finalize(self, request: Any, response: Any) -> None:
@@ -51,7 +55,7 @@ class Hooks:
         for hook in self.finalize:
             try:
                 await _call(hook, request, response)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 _logger.error("finalize_request hook %s failed", _name(hook), exc_info=error)
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, StrictStr
 
 from innkeeper.core.errors import Invalid
 from innkeeper.core.messages import ROLES, Message, MessageRole, Part, ToolUse, normalise
+from innkeeper.http.attachments import check_attachment, check_file
 
 
 class ChatMessage(BaseModel):
@@ -36,7 +37,7 @@ def message(raw: ChatMessage, where: str) -> Message:
         raise Invalid(f"{dot}tool_call_id: a tool's message needs one.", param=f"{dot}tool_call_id")
     if raw.content is None and not raw.tool_calls and role != "assistant":
         raise Invalid(f"{dot}content: Field required", param=f"{dot}content")
-    content = raw.content if isinstance(raw.content, str) or raw.content is None else _parts(raw.content, dot)
+    content = raw.content if isinstance(raw.content, str) or raw.content is None else content_parts(raw.content, f"{dot}content")
     return Message(
         role=cast("MessageRole", role),
         content=content if isinstance(content, str) or content is None else normalise(content),
@@ -59,10 +60,14 @@ _PART_FIELDS = {
 }
 
 
-def _parts(parts: list[dict[str, Any]], dot: str) -> list[Part]:
+def content_parts(parts: list[dict[str, Any]], where: str) -> list[Part]:
+    """The parts of a content that a client sent; `where` is its path in the body.
+
+    Raises: Invalid, naming the field.
+    """
     checked: list[Part] = []
     for index, part in enumerate(parts):
-        at = f"{dot}content[{index}]"
+        at = f"{where}[{index}]"
         kind = part.get("type")
         if not isinstance(kind, str) or kind not in _PART_FIELDS:
             raise Invalid(
@@ -73,6 +78,10 @@ def _parts(parts: list[dict[str, Any]], dot: str) -> list[Part]:
             raise Invalid(f"{at}.{needed}: Field required", param=f"{at}.{needed}")
         if needed in ("text", "refusal") and not isinstance(part[needed], str):
             raise Invalid(f"{at}.{needed}: Input should be a valid string", param=f"{at}.{needed}")
+        if needed is None:
+            check_file(part, at)
+        else:
+            check_attachment(part, needed, at)
         checked.append({"type": "text", "text": part["refusal"]} if kind == "refusal" else part)
     return checked
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
 import msgspec
@@ -133,14 +135,23 @@ def run_error_facts(error: RunError) -> dict[str, Any]:
 
 def classified(error: BaseException, *, shows_errors: bool = False) -> tuple[Problem, dict[str, Any]]:
     """The row of any exception, and its `error` object."""
-    if isinstance(error, errors.InnkeeperError):
+    if isinstance(error, errors.InnkeeperError) and not isinstance(error, errors.SetupError):
         problem = problem_of(type(error))
         return problem, facts(problem, error.message, error.param, error.details)
     if isinstance(error, HTTPException):
         problem = _BY_STATUS.get(error.status_code, Problem(error.status_code, "HTTP_ERROR", "api_error"))
-        return problem, facts(problem, str(error.detail))
+        return problem, _rejection(problem, error.detail)
     message = "The server failed. Its log has the reason under this request_id."
     return _INTERNAL, facts(_INTERNAL, f"{type(error).__name__}: {error}" if shows_errors else message)
+
+
+def _rejection(problem: Problem, detail: Any) -> dict[str, Any]:
+    """The `error` object for an HTTPException, whose detail may be anything that JSON can say."""
+    if isinstance(detail, str):
+        return facts(problem, detail)
+    details = detail if isinstance(detail, Mapping) else {"detail": detail}
+    message = details.get("message")
+    return facts(problem, message if isinstance(message, str) else HTTPStatus(problem.status).phrase, None, details)
 
 
 def error_facts(error: BaseException) -> dict[str, Any]:
@@ -154,9 +165,11 @@ def answer(error: BaseException, request_id: str, *, is_openai: bool = False, sh
     headers: Mapping[str, str] = {}
     if isinstance(error, errors.TooBusy):
         headers = {"retry-after": str(error.retry_after)}
+    elif isinstance(error, errors.MethodNotAllowed):
+        headers = {"allow": ", ".join(error.allowed)}
     elif isinstance(error, HTTPException):
         headers = error.headers or {}
-    elif not isinstance(error, errors.InnkeeperError):
+    elif not isinstance(error, errors.InnkeeperError) or isinstance(error, errors.SetupError):
         _logger.error("request %s failed", request_id, exc_info=error)
     if is_openai and problem.status == 422:
         problem = problem._replace(status=400)
@@ -193,8 +206,13 @@ def invalid(error: ValidationError | Sequence[Any]) -> errors.Invalid:
     return errors.Invalid(f"{where}: {issue}", param=where, details={**first, "issue": issue, "issues": issues[:20]})
 
 
+_BRANCHES = re.compile(r"(str|int|float|bool)$|(dict|list|tuple|literal|function-\w+)\[")
+"""How pydantic names the branch of a union inside a location; clients know nothing of it."""
+
+
 def _path(location: Sequence[Any]) -> str:
     parts = [part for part in location if part not in ("body", "query", "path", "header")]
+    parts = [part for part in parts if isinstance(part, int) or not _BRANCHES.match(part)]
     text = ""
     for part in parts:
         text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else str(part))

@@ -8,6 +8,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictBool, Str
 
 from innkeeper.core.messages import Message, normalise
 from innkeeper.core.runs import StartRun
+from innkeeper.http.messages import content_parts
 
 Named = Annotated[StrictStr, Field(min_length=1, max_length=256)]
 
@@ -42,16 +43,19 @@ class ChatRequest(BaseModel):
     @field_validator("input")
     @classmethod
     def _not_blank(cls, value: str | list[dict[str, Any]]) -> str | list[dict[str, Any]]:
-        content = value if isinstance(value, str) else _checked_parts(value)
-        if isinstance(content, str) and not content.strip():
+        if not (value.strip() if isinstance(value, str) else any(map(_says_something, value))):
             raise ValueError("must not be blank")
         return value
 
     def start(self, endpoint: str, *, stream: bool) -> StartRun:
-        """The run that this asks for."""
+        """The run that this asks for.
+
+        Raises: Invalid for a content part that cannot be understood.
+        """
+        said = self.input if isinstance(self.input, str) else normalise(content_parts(self.input, "input"))
         return StartRun(
             agent_name=self.agent_name,
-            messages=(Message("user", normalise(self.input)),),
+            messages=(Message("user", said),),
             endpoint=endpoint,
             session_id=self.session_id,
             user_id=self.user_id,
@@ -67,13 +71,6 @@ class ChatRequest(BaseModel):
         return cls.model_validate({name: value for name, value in fields.items() if value is not None})
 
 
-def _checked_parts(parts: list[dict[str, Any]]) -> str | None:
-    if not parts:
-        raise ValueError("must not be empty")
-    for part in parts:
-        if not isinstance(part.get("type"), str):
-            raise ValueError("each content part needs a type")
-        if part["type"] in ("text", "input_text") and not isinstance(part.get("text"), str):
-            raise ValueError("a text part needs text")
-    content = normalise(parts)
-    return content if isinstance(content, str) else None
+def _says_something(part: dict[str, Any]) -> bool:
+    text = part.get("text")
+    return not isinstance(text, str) or bool(text.strip())

@@ -16,14 +16,13 @@ from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from innkeeper.core.errors import MethodNotAllowed, Unparsable
-from innkeeper.http.bodies import check, parse_json, read_body
-from innkeeper.http.deps import MAX_CHAT_JSON, House, house_of
+from innkeeper.core.errors import MethodNotAllowed
+from innkeeper.http.bodies import check, parse_json, read_body, replayed
+from innkeeper.http.deps import MAX_CHAT_JSON, MAX_JSON, House, house_of
 from innkeeper.http.gates import PERMISSIONS, PUBLIC
 from innkeeper.http.problems import answer, invalid
 
@@ -57,6 +56,7 @@ def stamped(scope: Scope, send: Send) -> Send:
 
     async def stamp(message: Message) -> None:
         if message["type"] == "http.response.start":
+            scope["innkeeper.has_begun"] = True
             took = f"{(time.perf_counter() - began) * 1000:.2f}ms".encode()
             headers = message.setdefault("headers", [])
             message["headers"] = [*headers, (b"x-request-id", request_id), (b"x-response-time", took)]
@@ -81,46 +81,44 @@ class SurfaceRoute(APIRoute):
         request = Request(scope, receive, send)
         house = house_of(request)
         send = stamped(scope, send)
-        started = False
-
-        async def watched_send(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
         try:
-            if self.methods and scope["method"] not in self.methods:
-                raise MethodNotAllowed(f"{scope['path']} takes {', '.join(sorted(self.methods))}.")
             scope["innkeeper.caller"] = house.gate.admit(scope, self.permission)
+            if self.methods and scope["method"] not in self.methods:
+                raise MethodNotAllowed(scope.get("innkeeper.methods") or self.methods)
             if self._fast_model is None:
-                await self._solve(scope, receive, watched_send)
+                await self._solve(scope, receive, send)
             else:
-                body = check(self._fast_model, parse_json(await read_body(scope, receive, MAX_CHAT_JSON)))
+                request._body = await read_body(scope, receive, MAX_CHAT_JSON)  # for hooks, which may read it too
+                body = check(self._fast_model, parse_json(request._body))
                 response = await self.endpoint(body, request)
-                await response(scope, receive, watched_send)
+                await response(scope, receive, send)
         except ClientDisconnect:
             return
         except Exception as error:
-            if started:
+            if scope.get("innkeeper.has_begun"):
                 raise
             response = self._problem(error, scope, house)
+            if (turn := scope.get("innkeeper.turn")) is not None:
+                turn.response = response
+                if turn.live is not None:
+                    response.headers["x-should-retry"] = "false"  # the agent is at work already
             await response(scope, receive, send)
+        finally:
+            if (turn := scope.pop("innkeeper.turn", None)) is not None:
+                await turn.finish()
 
     async def _solve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """FastAPI's own way to the endpoint, with its exceptions let through to us."""
+        if self.body_field is not None:
+            body = await read_body(scope, receive, MAX_JSON)
+            parse_json(body)
+            receive = replayed(body, receive)
         scope["starlette.exception_handlers"] = ({}, {})
         await super().handle(scope, receive, send)
 
     def _problem(self, error: Exception, scope: Scope, house: House) -> Response:
         if isinstance(error, RequestValidationError):
-            is_syntax = any(issue["type"] == "json_invalid" for issue in error.errors())
-            error = Unparsable("The body is not valid JSON.") if is_syntax else invalid(error.errors())
-        elif (
-            isinstance(error, HTTPException)
-            and error.status_code == 400
-            and error.detail == ("There was an error parsing the body")
-        ):
-            error = Unparsable("The body could not be parsed.")
+            error = invalid(error.errors())
         return answer(error, request_id_of(scope), is_openai=self.is_openai, shows_errors=house.shows_errors)
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from innkeeper.core.errors import Forbidden, Invalid, RunNotFound, StorageUnavailable, Unauthorized
 from innkeeper.core.runs import RunStatus
-from innkeeper.http.deps import CallerDep, Limit, ServicesDep
+from innkeeper.http.deps import MAX_CURSOR, CallerDep, Limit, ServicesDep
 from innkeeper.http.frames import DONE, SseEncoder, error_frame
 from innkeeper.http.problems import facts, problem_of, problems
 from innkeeper.http.routes import needs, surface
@@ -66,16 +66,17 @@ async def follow_run(
     run_id: str,
     caller: CallerDep,
     services: ServicesDep,
-    after: Annotated[int | None, Query(ge=0, description="Begin after this `seq`.")] = None,
-    last_event_id: Annotated[int | None, Header(ge=0)] = None,
+    after: Annotated[int | None, Query(ge=0, le=MAX_CURSOR, description="Begin after this `seq`.")] = None,
+    last_event_id: Annotated[int | None, Header(ge=0, le=MAX_CURSOR)] = None,
 ) -> Response:
-    """The run's events as SSE from the beginning, or from beyond `after` or `Last-Event-ID`; then live to the end."""
-    cursor = after if after is not None else (last_event_id or 0)
-    reading = await services.runs.follow(caller, run_id, cursor)
+    """The run's events as SSE from the beginning, or from beyond `after` and `Last-Event-ID`; then live to the end."""
+    reading = await services.runs.follow(caller, run_id, max(after or 0, last_event_id or 0))
+    encoder = SseEncoder()
     return Stream(
         reading,
-        SseEncoder(),
+        encoder,
         on_trouble=lambda error: error_frame(facts(problem_of(type(error)), str(error))) + DONE,
+        at_end=encoder.rest,
         headers={"x-run-id": run_id},
     )
 

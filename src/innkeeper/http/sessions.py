@@ -18,7 +18,7 @@ from innkeeper.core.errors import (
     UnsupportedMediaType,
 )
 from innkeeper.core.messages import Message
-from innkeeper.http.deps import CallerDep, HouseDep, Limit, ServicesDep
+from innkeeper.http.deps import MAX_CURSOR, CallerDep, HouseDep, Limit, ServicesDep
 from innkeeper.http.messages import ChatMessage, message
 from innkeeper.http.problems import problems
 from innkeeper.http.requests import Named, printable
@@ -29,6 +29,7 @@ router = surface(prefix="/sessions", tags=["Sessions"])
 
 _READS = problems(Unauthorized, Forbidden, SessionNotFound, Invalid, StorageUnavailable)
 _WRITES = problems(Unauthorized, Forbidden, SessionNotFound, Invalid, UnsupportedMediaType, StorageUnavailable)
+UserId = Annotated[str | None, Query(description="The end user of the session, where several use its id.")]
 Title = Annotated[str, Field(max_length=1024)]
 
 
@@ -125,22 +126,27 @@ async def list_sessions(
 
 @router.get("/{session_id}", responses=_READS, openapi_extra=needs("sessions:read"))
 async def get_session(
-    session_id: str, caller: CallerDep, services: ServicesDep, limit: Limit | None = None
+    session_id: str, caller: CallerDep, services: ServicesDep, limit: Limit | None = None, user_id: UserId = None
 ) -> SessionWithMessages:
     """A session with all of its messages, or with the last `limit`."""
-    session, messages = await services.sessions.messages(caller, session_id, limit=limit)
+    session, messages = await services.sessions.messages(caller, session_id, user_id=user_id, limit=limit)
     return SessionWithMessages.holding(session, messages)
 
 
 @router.patch("/{session_id}", responses=_WRITES, openapi_extra=needs("sessions:write"))
 async def update_session(
-    session_id: str, body: UpdateSessionRequest, caller: CallerDep, services: ServicesDep
+    session_id: str,
+    body: UpdateSessionRequest,
+    caller: CallerDep,
+    services: ServicesDep,
+    user_id: UserId = None,
 ) -> SessionView:
     """Change a session's title, metadata or archived mark."""
     clears = "title" in body.model_fields_set and body.title is None
     session = await services.sessions.update(
         caller,
         session_id,
+        user_id=user_id,
         title=body.title,
         clears_title=clears,
         metadata=body.metadata,
@@ -150,10 +156,13 @@ async def update_session(
 
 
 @router.delete("/{session_id}", status_code=204, responses=_READS, openapi_extra=needs("sessions:write"))
-async def delete_session(session_id: str, caller: CallerDep, services: ServicesDep) -> Response:
-    """Remove a session with everything that was said in it."""
-    await services.runs.cancel_session(caller, session_id)
-    await services.sessions.delete(caller, session_id)
+async def delete_session(
+    session_id: str, caller: CallerDep, services: ServicesDep, user_id: UserId = None
+) -> Response:
+    """Remove a session with everything that was said in it; what still runs in it is cancelled."""
+    session = await services.sessions.get(caller, session_id, user_id)
+    await services.runs.cancel_session(session)
+    await services.sessions.delete(session)
     return Response(status_code=204)
 
 
@@ -163,17 +172,24 @@ async def list_messages(
     caller: CallerDep,
     services: ServicesDep,
     limit: Limit = 100,
-    after: Annotated[int, Query(ge=0, description="The position of the last message of the page before.")] = 0,
+    after: Annotated[int, Query(ge=0, le=MAX_CURSOR, description="The position of the last message of the page before.")] = 0,
+    user_id: UserId = None,
 ) -> MessageList:
     """The session's conversation, oldest first."""
-    messages, has_more = await services.sessions.page_of_messages(caller, session_id, limit=limit, after=after)
+    messages, has_more = await services.sessions.page_of_messages(
+        caller, session_id, user_id=user_id, limit=limit, after=after
+    )
     return MessageList(messages=[MessageView.of(stored) for stored in messages], has_more=has_more)
 
 
 @router.post("/{session_id}/messages", status_code=201, responses=_WRITES, openapi_extra=needs("sessions:write"))
 async def append_messages(
-    session_id: str, body: AppendMessagesRequest, caller: CallerDep, services: ServicesDep
+    session_id: str,
+    body: AppendMessagesRequest,
+    caller: CallerDep,
+    services: ServicesDep,
+    user_id: UserId = None,
 ) -> MessageList:
     """Add messages to a session without running anything."""
-    stored = await services.sessions.append(caller, session_id, body.checked())
+    stored = await services.sessions.append(caller, session_id, body.checked(), user_id=user_id)
     return MessageList(messages=[MessageView.of(one) for one in stored], has_more=False)

@@ -113,22 +113,22 @@ class Conversation:
 
     async def _answer(self, text: str) -> None:
         """One turn, from its message to its `done`."""
+        turn: Turn | None = None
         try:
             body = check(ChatRequest, parse_json(text.encode()))
             services = await self._house.ready()
             turn = Turn(self._house, services, self._websocket, self._house.new_context(self._websocket))
             await turn.start(self._caller, body.start("/ws/chat", stream=True))
-        except (InnkeeperError, HTTPException, ValidationError, UnicodeEncodeError) as error:
-            await self._send_error(error)
-            return
-        except Exception as error:
-            _logger.error("a turn on a WebSocket failed to start", exc_info=error)
-            await self._send_error(error)
-            return
-        try:
             await self._send_events(turn)
+        except WebSocketDisconnect:
+            raise
+        except Exception as error:
+            if not isinstance(error, InnkeeperError | HTTPException | ValidationError | UnicodeEncodeError):
+                _logger.error("a turn on a WebSocket failed", exc_info=error)
+            await self._send_error(error)
         finally:
-            await turn.finish(None)
+            if turn is not None:
+                await turn.finish()
 
     async def _send_events(self, turn: Turn) -> None:
         reading = turn.services.runs.watch(turn.run)

@@ -1,7 +1,7 @@
 """Turns: one request to an agent, from its hooks to its last byte. Every surface that runs agents uses this.
 
-The context is set before the first hook and stays set until the last one has run; the finalize hooks run
-exactly once, when the response is complete, has failed, or has lost its client.
+The context is set before the first hook and stays set until the last one has run. A turn is finished once, by
+the route or the WebSocket that it came through, after the last byte, whichever way the request ended.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ from innkeeper.core.identity import Caller
 from innkeeper.core.runs import StartRun
 from innkeeper.http.deps import House, Services, house_of
 from innkeeper.services.live import Ending, LiveRun
-from innkeeper.services.runs import RunReading
+from innkeeper.services.runs import ReaderGone, RunReading
 
 _logger = logging.getLogger(__name__)
 
-HEARTBEAT_SECONDS = 15.0
 _DISCONNECT_CHECK_SECONDS = 0.05
 
 
@@ -37,6 +36,7 @@ class Turn:
         self.services = services
         self.context = context
         self.live: LiveRun | None = None
+        self.response: Response | None = None
         self._house = house
         self._request = request
         self._is_finished = False
@@ -47,45 +47,68 @@ class Turn:
         return self.live
 
     async def start(self, caller: Caller, start: StartRun) -> LiveRun:
-        """Run the hooks, then the agent; whatever is raised, the finalize hooks have run."""
+        """Run the hooks, then the agent.
+
+        Raises: what a hook rejects with; what `Runs.start` raises.
+        """
         token = set_context(self.context)
         try:
             if self._house.hooks.before:
                 await self._house.hooks.run_before(self._request)
             self.live = await self.services.runs.start(caller, start, self.context)
-        except BaseException:
-            await self.finish(None)
-            raise
         finally:
             reset_context(token)
         return self.live
 
-    async def finish(self, response: Any) -> None:
-        """The request has ended: run the finalize hooks, at most once, and book what they tracked."""
+    async def finish(self) -> None:
+        """The request has ended: run the finalize hooks, at most once, then what else waits for the end."""
         if self._is_finished:
             return
         self._is_finished = True
-        if not self._house.hooks.finalize:
-            return
-        token = set_context(self.context)
-        try:
-            await asyncio.shield(self._finalize(response))
-        finally:
-            reset_context(token)
+        if self._house.hooks.finalize or not self._is_concluded:
+            await asyncio.shield(self._house.keep(self._finalize()))
 
-    async def _finalize(self, response: Any) -> None:
-        await self._house.hooks.run_finalize(self._request, response)
-        if self.live is not None and self.live.ended.done() and (records := self.context.unsettled_records()):
+    @property
+    def _is_concluded(self) -> bool:
+        """Whether nothing is left to do once the hooks have run."""
+        return self.live is None or (self.live.ended.done() and _background_of(self.context) is None)
+
+    async def _finalize(self) -> None:
+        set_context(self.context)
+        await self._house.hooks.run_finalize(self._request, self.response)
+        if self.live is None:
+            if self.context.unsettled_records():
+                _logger.warning("credits tracked for a request that started no run are not booked")
+        elif self.live.ended.done():
+            await self._conclude(self.live)
+        else:
+            self._house.keep(self._conclude(self.live))
+
+    async def _conclude(self, live: LiveRun) -> None:
+        """When the run has ended as well: the background task of the agent's own response, and late credits."""
+        await asyncio.wait([live.ended])
+        if (background := _background_of(self.context)) is not None:
             try:
-                await self.services.runs.record_credits(self.live.run.id, records)
+                await background()
+            except Exception as error:  # noqa: BLE001 - user code may raise anything, and nobody waits for it
+                _logger.error("the background task of run %s failed", live.run.id, exc_info=error)
+        if records := self.context.unsettled_records():
+            try:
+                await self.services.runs.record_credits(live.run.id, records)
             except StorageUnavailable as error:
-                _logger.error("credits tracked after run %s are lost: %s", self.live.run.id, error)
+                _logger.error("credits tracked after run %s are lost: %s", live.run.id, error)
+
+
+def _background_of(context: RunContext) -> Callable[[], Awaitable[None]] | None:
+    """The background task of the response that the agent returned, where it returned one."""
+    background = getattr(context.original_response, "background", None)
+    return background if callable(background) else None
 
 
 async def open_turn(request: HTTPConnection, caller: Caller, start: StartRun) -> Turn:
     """Start a run for this request."""
     house = house_of(request)
-    turn = Turn(house, await house.ready(), request, house.new_context(request))
+    turn = request.scope["innkeeper.turn"] = Turn(house, await house.ready(), request, house.new_context(request))
     await turn.start(caller, start)
     return turn
 
@@ -96,23 +119,14 @@ async def wait_for_end(turn: Turn, receive: Receive) -> Ending:
     Raises: ClientDisconnect when the client leaves first (the run then goes on or not, as its request said);
     StorageUnavailable.
     """
-    live, runs = turn.run, turn.services.runs
-    if live.ended.done():
-        return live.ended.result()
-    reading = runs.watch(live, after=live.head)
-    watch = _Disconnects(receive, reading.close)
+    live = turn.run
+    watch = _Disconnects(receive, live.wake)
     try:
-        while await reading.next() is not None:
-            pass
-        if watch.is_gone:
-            raise ClientDisconnect
-        return await runs.result(live)
-    except BaseException:
-        await turn.finish(None)
-        raise
+        return await turn.services.runs.result(live, lambda: watch.is_gone)
+    except ReaderGone:
+        raise ClientDisconnect from None
     finally:
         watch.cancel()
-        reading.close()
 
 
 class _Disconnects:
@@ -142,17 +156,11 @@ class _Disconnects:
 
 
 class Answer(Response):
-    """A whole response to a turn: its finalize hooks run after the last byte."""
+    """A whole response to a turn."""
 
     def __init__(self, turn: Turn, body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
         super().__init__(body, status, headers, media_type="application/json")
-        self._turn = turn
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            await self._turn.finish(self)
+        turn.response = self
 
 
 Encode = Callable[[list[Segment]], bytes]
@@ -161,7 +169,8 @@ Encode = Callable[[list[Segment]], bytes]
 class Stream(Response):
     """A stream of a run's log, encoded by one surface. Frames that are ready together leave in one send.
 
-    `original_response` is what the agent returned, where it returned a stream of its own.
+    `original_response` is what the agent returned, where it returned a stream of its own. `at_end` is asked for
+    what must follow the log.
     """
 
     media_type = "text/event-stream"
@@ -172,6 +181,7 @@ class Stream(Response):
         encode: Encode,
         *,
         on_trouble: Callable[[BaseException], bytes],
+        at_end: Callable[[], bytes] = bytes,
         turn: Turn | None = None,
         headers: dict[str, str] | None = None,
     ) -> None:
@@ -180,7 +190,10 @@ class Stream(Response):
         self._reading = reading
         self._encode = encode
         self._on_trouble = on_trouble
+        self._at_end = at_end
         self._turn = turn
+        if turn is not None:
+            turn.response = self
         self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no", **(headers or {})})
 
     @property
@@ -191,21 +204,20 @@ class Stream(Response):
         watch = _Disconnects(receive, self._reading.close)
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            await self._send_log(send)
+            await self._send_log(send, scope["app"].state.innkeeper.heartbeat_seconds)
             if not watch.is_gone:
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                await send({"type": "http.response.body", "body": self._at_end(), "more_body": False})
         finally:
             watch.cancel()
             self._reading.close()
-            if self._turn is not None:
-                await self._turn.finish(self)
 
-    async def _send_log(self, send: Callable[[Any], Awaitable[None]]) -> None:
+    async def _send_log(self, send: Callable[[Any], Awaitable[None]], heartbeat: float) -> None:
         reading, encode = self._reading, self._encode
         try:
-            while (batch := await reading.next(HEARTBEAT_SECONDS)) is not None:
+            while (batch := await reading.next(heartbeat)) is not None:
                 data = encode(batch) if batch else b": keep-alive\n\n"
                 if data:
                     await send({"type": "http.response.body", "body": data, "more_body": True})
         except StorageUnavailable as error:
+            self._at_end = bytes
             await send({"type": "http.response.body", "body": self._on_trouble(error), "more_body": True})

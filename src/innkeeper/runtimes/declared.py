@@ -10,7 +10,7 @@ import asyncio
 import functools
 import inspect
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from innkeeper.core.agents import AgentDescription, checked_name
@@ -18,6 +18,7 @@ from innkeeper.core.context import RunContext
 from innkeeper.core.errors import Invalid
 from innkeeper.core.events import AgentEvent
 from innkeeper.core.runs import Turn
+from innkeeper.runtimes.functions import pricing_of
 from innkeeper.runtimes.settings import RuntimeSettings
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Agent:
 
     `model` is a "provider:model" string of Pydantic AI, `local:NAME`, or `test`. `tools` are functions, sync or
     async, whose signature and docstring become the tool's description, or Pydantic AI tools. `max_steps` bounds
-    the model calls of one run.
+    the model calls of one run. `prompts` are texts by name, for people to read.
 
     Raises: Invalid, which names the argument that is wrong.
     """
@@ -47,6 +48,7 @@ class Agent:
         temperature: float | None = None,
         max_tokens: int | None = None,
         output_type: Any = str,
+        prompts: Mapping[str, str] | None = None,
     ) -> None:
         self.name = checked_name(name)
         self.model = _checked_model(name, model)
@@ -57,6 +59,7 @@ class Agent:
         self.temperature = temperature
         self.max_tokens = max_tokens
         self.output_type = output_type
+        self.prompts = dict(prompts or {})
         for tool in self.tools:
             _tool_name(tool)
 
@@ -106,6 +109,7 @@ class DeclaredRuntime:
             provider=agent.model.partition(":")[0],
             has_model=True,
             accepts_client_tools=True,
+            pricing=pricing_of(agent),
         )
 
     async def run(self, turn: Turn, context: RunContext) -> AsyncIterator[AgentEvent]:

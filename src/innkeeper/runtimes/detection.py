@@ -45,6 +45,34 @@ def adapt(agent: object, name: str, settings: RuntimeSettings) -> Runtime:
     )
 
 
+def is_agent(value: object) -> bool:
+    """Whether `value` is plainly meant as an agent: a framework's agent, a runtime, or an object whose `run` or
+    `run_streamed` takes `messages`. A function or a class is not: most functions are none.
+    """
+    if isinstance(value, type) or inspect.isroutine(value) or inspect.ismodule(value):
+        return False
+    return _is_of_framework(value) or _is_runtime(value) or any(map(_takes_messages, _ways_to_run(value)))
+
+
+def _is_of_framework(agent: object) -> bool:
+    return (
+        _is_a(agent, "innkeeper.runtimes.declared", "Agent")
+        or _is_a(agent, "pydantic_ai", "AbstractAgent", "Agent")
+        or (_is_a(agent, "agents", "Agent") and hasattr(agent, "handoffs"))
+    )
+
+
+def _ways_to_run(value: object) -> tuple[object, object]:
+    return getattr(value, "run", None), getattr(value, "run_streamed", None)
+
+
+def _takes_messages(method: object) -> bool:
+    try:
+        return callable(method) and "messages" in inspect.signature(method).parameters
+    except (TypeError, ValueError):
+        return False
+
+
 def _of_framework(agent: Any, name: str, settings: RuntimeSettings) -> Runtime | None:
     if _is_a(agent, "innkeeper.runtimes.declared", "Agent"):
         from innkeeper.runtimes.declared import DeclaredRuntime

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -30,10 +31,11 @@ class FunctionRuntime:
         if not callable(function):
             raise SetupError(f"The agent {name!r} is not callable: {function!r:.80}.", param="agent")
         self._call = Call(function, label_of(function), Threads(settings.max_threads, name))
-        self._description = AgentDescription(name, description=summary_of(function), pricing=pricing_of(function))
+        self._function = function
+        self._description = AgentDescription(name, description=summary_of(function))
 
     def describe(self) -> AgentDescription:
-        return self._description
+        return with_pricing(self._description, self._function)
 
     def run(self, turn: Turn, context: RunContext) -> AsyncGenerator[AgentEvent, None]:
         return self._call.play(turn, context)
@@ -53,6 +55,12 @@ def summary_of(function: Callable[..., Any]) -> str:
         function = function.func
     told = inspect.getdoc(function) if inspect.isroutine(function) else None
     return " ".join((told or "").split("\n\n")[0].split())
+
+
+def with_pricing(description: AgentDescription, *holders: object) -> AgentDescription:
+    """The description with the price as it is now: `@pricing` may stand above what registered the agent."""
+    pricing = pricing_of(*holders)
+    return description if pricing is None else replace(description, pricing=pricing)
 
 
 def pricing_of(*holders: object) -> Pricing | None:

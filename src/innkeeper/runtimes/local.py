@@ -42,11 +42,17 @@ _log = logging.getLogger("innkeeper.local")
 
 @dataclass(frozen=True, slots=True)
 class LocalEndpoint:
-    """Where a local model answers: `base_url` ends in `/v1`, and `api_key` is sent as the bearer."""
+    """Where a local model answers: `base_url` ends in `/v1`, `api_key` is sent as the bearer, `headers` as they are."""
 
     base_url: str
     model: str
     api_key: str = field(repr=False)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        # After a stream the child sometimes closes a connection that it promised to keep: a request in a dozen
+        # was lost on it. A new connection to loopback costs nothing.
+        return {"Connection": "close"}
 
 
 def validate(spec: str, settings: RuntimeSettings) -> None:
@@ -121,7 +127,8 @@ class _Child:
         self._progress = progress or _LoggedProgress(self._alias)
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
-        self._errors: deque[str] = deque(maxlen=5)
+        self._ended = threading.Event()
+        self._errors: deque[str] = deque(maxlen=3)
         self._thread = threading.Thread(target=self._live, name=f"local:{name}", daemon=True)
         self._thread.start()
 
@@ -132,7 +139,9 @@ class _Child:
             return False
         if not self.ready.done():
             return True
-        return self.ready.exception() is None and self._process is not None and self._process.poll() is None
+        if self.ready.exception() is not None or self._ended.is_set():
+            return False
+        return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
         """End it, whatever it is doing: it holds nothing that would be lost."""
@@ -212,7 +221,8 @@ class _Child:
 
     def _await_end(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
-        process.stdout.read()  # ends with the process; `wait` would keep `is_usable` from seeing that itself
+        process.stdout.read()  # ends with the process
+        self._ended.set()  # before `wait`, while which `poll` in another thread says that the process lives
         if not self._stopping.is_set():
             message = "The process of %s%s ended (%s); the next question starts it again."
             _log.warning(message, PREFIX, self._alias, process.wait())

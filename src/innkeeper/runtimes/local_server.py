@@ -30,7 +30,11 @@ def main() -> None:
     # The library may print to file descriptor 1: what the parent reads gets a descriptor of its own.
     answer = os.dup(1)
     os.dup2(2, 1)
-    server = importlib.import_module("xllamacpp").Server(_parameters(arguments, instructions))
+    parameters = _parameters(arguments, instructions)
+    try:
+        server = importlib.import_module("xllamacpp").Server(parameters)
+    except RuntimeError:
+        sys.exit(1)  # it has said on stderr what is wrong; its exception does not
     os.write(answer, json.dumps({"address": server.listening_address}).encode() + b"\n")
     sys.stdin.buffer.read()
     # Not `sys.exit`: the server's destructor would first wait for answers that nobody reads any more.
@@ -58,11 +62,10 @@ def _parameters(arguments: argparse.Namespace, instructions: dict[str, Any]) -> 
     params = importlib.import_module("xllamacpp").CommonParams()
     params.model.path = arguments.model
     params.model_alias = {instructions["alias"]}
-    # Threads that write an answer spin while they wait for each other: on a core shared with the server they
-    # get ten times slower, and one core fewer costs nothing. Reading a prompt gains from every core.
-    cores = os.cpu_count() or 1
-    params.cpuparams.n_threads = min(max(cores - 1, 1), 8)
-    params.cpuparams_batch.n_threads = cores
+    # The threads spin while they wait for each other: on a core shared with the server they get ten times
+    # slower, and one core fewer costs a small model nothing but some speed in reading long prompts.
+    threads = min(max((os.cpu_count() or 1) - 1, 1), 8)
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     # Each slot has its share for itself: in a shared one, four long conversations would fail each other.
     params.n_ctx = arguments.context * arguments.slots
     params.n_parallel = arguments.slots

@@ -67,7 +67,7 @@ class Models:
         from innkeeper.runtimes import local
 
         endpoint = await local.endpoint(name, self._settings)
-        chat = partial(_local_chat, endpoint.model, endpoint.base_url, endpoint.api_key)
+        chat = partial(_local_chat, endpoint.model, endpoint.base_url, endpoint.api_key, endpoint.headers)
         return await self._built.get(f"{endpoint.base_url} {endpoint.model}", chat)
 
 
@@ -126,13 +126,13 @@ def openai_client(environment: Mapping[str, str]) -> AsyncOpenAI:
     return AsyncOpenAI(api_key=key, base_url=base_url or OPENAI_URL, organization=organization)
 
 
-def _local_chat(model: str, base_url: str, api_key: str) -> Model:
+def _local_chat(model: str, base_url: str, api_key: str, headers: Mapping[str, str]) -> Model:
     from openai import AsyncOpenAI
     from pydantic_ai.models.openai import OpenAIChatModel
     from pydantic_ai.profiles.openai import OpenAIModelProfile
     from pydantic_ai.providers.openai import OpenAIProvider
 
-    client = AsyncOpenAI(api_key=api_key, base_url=base_url)
+    client = AsyncOpenAI(api_key=api_key, base_url=base_url, default_headers=headers)
     profile = OpenAIModelProfile(openai_chat_supports_max_completion_tokens=False)
     return OpenAIChatModel(model, provider=OpenAIProvider(openai_client=client), profile=profile)
 

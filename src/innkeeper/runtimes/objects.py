@@ -15,7 +15,7 @@ from innkeeper.core.errors import SetupError
 from innkeeper.core.events import AgentEvent
 from innkeeper.core.runs import Turn
 from innkeeper.runtimes.calls import Call
-from innkeeper.runtimes.functions import pricing_of
+from innkeeper.runtimes.functions import with_pricing
 from innkeeper.runtimes.settings import RuntimeSettings
 from innkeeper.runtimes.threads import Threads
 
@@ -36,10 +36,11 @@ class ObjectRuntime:
         self._streamed = self._plain
         if run and run_streamed:
             self._streamed = Call(run_streamed, f"{kind}.run_streamed", threads, otherwise=self._plain.play)
-        self._description = _described(agent, name, run, run_streamed)
+        self._priced = agent, run, run_streamed
+        self._description = _described(agent, name)
 
     def describe(self) -> AgentDescription:
-        return self._description
+        return with_pricing(self._description, *self._priced)
 
     def run(self, turn: Turn, context: RunContext) -> AsyncGenerator[AgentEvent, None]:
         return (self._streamed if turn.stream else self._plain).play(turn, context)
@@ -50,14 +51,13 @@ def _method(agent: object, name: str) -> Callable[..., Any] | None:
     return method if callable(method) else None
 
 
-def _described(agent: object, name: str, *methods: object) -> AgentDescription:
+def _described(agent: object, name: str) -> AgentDescription:
     description = getattr(agent, "description", None)
     return AgentDescription(
         name,
         model=_model_name(getattr(agent, "model", None)),
         description=description if isinstance(description, str) else "",
         tools=_tool_names(getattr(agent, "tools", None)),
-        pricing=pricing_of(agent, *methods),
     )
 
 

@@ -46,6 +46,7 @@ from innkeeper.core.events import (
 )
 from innkeeper.core.runs import Turn
 from innkeeper.core.usage import Usage
+from innkeeper.runtimes.functions import pricing_of
 from innkeeper.runtimes.openai_agents_models import Clients, Provider
 from innkeeper.runtimes.openai_agents_requests import adapted, client_tools, input_items, model_settings
 from innkeeper.runtimes.relays import Emit, relayed
@@ -76,6 +77,7 @@ class OpenAIAgentsRuntime:
             provider="openai",
             has_model=True,
             accepts_client_tools=True,
+            pricing=pricing_of(self._agent),
         )
 
     def run(self, turn: Turn, context: RunContext) -> AsyncIterator[AgentEvent]:

@@ -21,6 +21,7 @@ from agents import (
     Tool,
     ToolsToFinalOutputResult,
 )
+from agents.models.fake_id import FAKE_RESPONSES_ID
 from openai.types.shared import Reasoning
 
 from innkeeper.core.messages import Content, Message, Part
@@ -45,11 +46,20 @@ def _items(message: Message, settled: set[str]) -> list[Item]:
         return [{"type": "function_call_output", "call_id": message.tool_call_id, "output": message.text}]
     if message.role != "assistant":
         return [{"role": message.role, "content": _content(message.content)}]
-    said: list[Item] = [{"role": "assistant", "content": message.text}] if message.text else []
     calls = [use for use in message.tool_calls if use.id in settled]
-    return said + [
+    return _said(message.text, before_calls=bool(calls)) + [
         {"type": "function_call", "call_id": use.id, "name": use.name, "arguments": use.arguments} for use in calls
     ]
+
+
+def _said(text: str, *, before_calls: bool) -> list[Item]:
+    """The assistant's words. In the long form the SDK makes one chat message of them and the calls that follow."""
+    if not text:
+        return []
+    if not before_calls:
+        return [{"role": "assistant", "content": text}]
+    part = {"type": "output_text", "text": text, "annotations": []}
+    return [{"id": FAKE_RESPONSES_ID, "type": "message", "role": "assistant", "content": [part]}]
 
 
 def _content(content: Content) -> str | list[Item]:
@@ -112,6 +122,17 @@ def _tool_choice(parameters: Parameters) -> str | None:
             return choice
         case {"type": "function", "function": {"name": str(name)}} | {"type": "function", "name": str(name)}:
             return name
+        case {"type": "allowed_tools", "allowed_tools": {"mode": "required"}}:
+            return "required"
+        case _:
+            return None
+
+
+def _choosable(parameters: Parameters) -> frozenset[str] | None:
+    """The names among which the choice of a tool is free; `None` where all are."""
+    match parameters.tool_choice:
+        case {"type": "allowed_tools", "allowed_tools": {"tools": list(tools)}}:
+            return frozenset(tool["function"]["name"] for tool in tools)
         case _:
             return None
 
@@ -119,13 +140,15 @@ def _tool_choice(parameters: Parameters) -> str | None:
 def client_tools(agent: Agent[Any], parameters: Parameters) -> list[FunctionTool]:
     """The tools that the client brings and answers; other kinds, and names that the agent has, are left out."""
     own = {tool.name for tool in agent.tools}
+    choosable = _choosable(parameters)
     found = []
     for tool in parameters.tools:
         function = cast("dict[str, Any]", tool.get("function") or {})
-        if tool.get("type") == "function" and function.get("name") and function["name"] not in own:
+        name = function.get("name") if tool.get("type") == "function" else None
+        if name and name not in own and (choosable is None or name in choosable):
             found.append(
                 FunctionTool(
-                    name=str(function["name"]),
+                    name=str(name),
                     description=str(function.get("description") or ""),
                     params_json_schema=dict(function.get("parameters") or {"type": "object", "properties": {}}),
                     on_invoke_tool=_leave_to_client,
@@ -146,6 +169,9 @@ def adapted(agent: Agent[Any], parameters: Parameters, tools: Sequence[FunctionT
     if parameters.allowed_tools is not None:
         own = [tool for tool in own if tool.name in parameters.allowed_tools]
         changes["mcp_servers"] = []  # their tools are known only once asked, and none of them was allowed here
+        changes["tools"] = own
+    if (choosable := _choosable(parameters)) is not None:
+        own = [tool for tool in own if tool.name in choosable]
         changes["tools"] = own
     if tools:
         changes["tools"] = [*own, *tools]

@@ -50,6 +50,7 @@ from innkeeper.core.events import (
 )
 from innkeeper.core.runs import Turn
 from innkeeper.core.usage import Usage
+from innkeeper.runtimes.functions import pricing_of
 from innkeeper.runtimes.models import Models
 from innkeeper.runtimes.pydantic_ai_messages import converse
 from innkeeper.runtimes.pydantic_ai_requests import client_tools, client_toolset, model_settings, wishes
@@ -87,6 +88,7 @@ class PydanticAIRuntime:
             provider=shown.partition(":")[0] if shown else "pydantic-ai",
             has_model=True,
             accepts_client_tools=not self._validates_output,
+            pricing=pricing_of(self._agent),
         )
 
     def run(self, turn: Turn, context: RunContext) -> AsyncIterator[AgentEvent]:

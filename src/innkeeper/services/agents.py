@@ -63,6 +63,9 @@ class AgentRegistry:
         for name, runtime in self._agents.items():
             yield ServedAgent(name, runtime, None, name == self._default)
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._agents
+
     def __len__(self) -> int:
         return len(self._agents)
 

@@ -12,6 +12,7 @@ from innkeeper.core.events import (
     FinishNoted,
     FinishReason,
     MessageInjected,
+    ReasoningDelta,
     StepChanged,
     TextDelta,
     ToolCalled,
@@ -25,6 +26,10 @@ PARAGRAPH = "\n\n"
 """Set between text before a tool call and text after it, so that the joined output reads well."""
 
 
+UNKNOWN = "The outcome of this tool call is unknown: the run ended before it returned."
+"""The result that history shows for a call that was never answered; models refuse a call without one."""
+
+
 class Assembler:
     """Feed it every event of a run in order; `messages()` and `output` are right at any time."""
 
@@ -33,33 +38,40 @@ class Assembler:
         self.finish_reason: FinishReason | None = None
         self.steps = 0
         self.client_calls: list[ToolUse] = []
-        self._said: list[str] = []
-        self._text: list[str] = []
+        self.said: list[str] = []
+        self._thought: list[str] = []
+        self.needs_care = False
+        self._text_from = 0
         self._calls: list[ToolUse] = []
+        self._open: dict[str, ToolUse] = {}
         self._done: list[Message] = []
-        self._names: dict[str, str] = {}
-        self.is_paragraph_due = False
+        self._is_paragraph_due = False
 
     @property
     def output(self) -> str:
         """All text of the run, as a reader of its stream has seen it."""
-        return "".join(self._said)
+        return "".join(self.said)
 
     @property
-    def has_open_calls(self) -> bool:
-        return bool(self._calls)
+    def reasoning(self) -> str:
+        """What the model thought aloud; it is told to the caller and becomes no part of the conversation."""
+        return "".join(self._thought)
 
-    def feed_text(self, content: str) -> None:
-        """The hot path of `feed`."""
-        self._said.append(content)
-        self._text.append(content)
+    def separator(self, content: str) -> str:
+        """What must stand between the text so far and `content`, which follows a tool call; often nothing."""
+        is_due, self._is_paragraph_due = self._is_paragraph_due, False
+        self.needs_care = bool(self._calls)
+        if not is_due or content.startswith("\n") or self.said[-1].endswith("\n"):
+            return ""
+        return PARAGRAPH
 
     def feed(self, event: Event) -> None:
         match event:
             case TextDelta(content):
-                if self._calls:
-                    self.close_step()
-                self.feed_text(content)
+                self.close_step()
+                self.said.append(content)
+            case ReasoningDelta(content):
+                self._thought.append(content)
             case ToolCalled():
                 self._call(event)
             case ToolReturned():
@@ -72,6 +84,8 @@ class Assembler:
                 self.steps = max(self.steps, number)
             case MessageInjected(content, _):
                 self.close_step()
+                if text := self._take_text():
+                    self._done.append(Message("assistant", text))
                 self._done.append(Message("user", content))
             case _:
                 pass
@@ -82,27 +96,41 @@ class Assembler:
             self.client_calls.append(use)
             return
         self._calls.append(use)
-        self.is_paragraph_due = bool(self._said)
+        self._open[use.id] = use
+        self._is_paragraph_due = bool(self.said)
+        self.needs_care = True
 
     def _return(self, event: ToolReturned) -> None:
         self.close_step()
+        self._open.pop(event.tool_call_id, None)
         told = event.error if event.error is not None else _text_of(event.result)
         self._done.append(Message("tool", told, tool_call_id=event.tool_call_id, is_internal=True))
 
     def close_step(self) -> None:
         """What has been said and called so far becomes one assistant's message."""
         if self._calls:
-            text = "".join(self._text) or None
-            self._done.append(Message("assistant", text, tuple(self._calls), is_internal=True))
-            self._text, self._calls = [], []
+            calls, self._calls = tuple(self._calls), []
+            self._done.append(Message("assistant", self._take_text() or None, calls, is_internal=True))
+            self.needs_care = self._is_paragraph_due
+
+    def _take_text(self) -> str:
+        text, self._text_from = self._untaken_text, len(self.said)
+        return text
+
+    @property
+    def _untaken_text(self) -> str:
+        """What was said since the last step, without the paragraph that was begun for readers of the whole."""
+        text = "".join(self.said[self._text_from :])
+        return text.removeprefix(PARAGRAPH) if self._text_from else text
 
     def messages(self) -> tuple[Message, ...]:
         """What the run adds to its session: tool traffic, then the answer, where there is one."""
         done = list(self._done)
-        text, calls = "".join(self._text), tuple(self._calls)
+        text, calls = self._untaken_text, tuple(self._calls)
         if calls:
             done.append(Message("assistant", text or None, calls, is_internal=True))
             text = ""
+        done += [Message("tool", UNKNOWN, tool_call_id=use.id, is_internal=True) for use in self._open.values()]
         if text or self.client_calls:
             done.append(Message("assistant", text or None, tuple(self.client_calls)))
         return tuple(done)

@@ -25,7 +25,6 @@ from innkeeper.core.events import (
     FinishReason,
     TextDelta,
     UsageReported,
-    json_string,
     payload,
 )
 from innkeeper.core.messages import ToolUse
@@ -33,7 +32,7 @@ from innkeeper.core.runs import OnDisconnect, Run, RunError
 from innkeeper.core.times import Instant
 from innkeeper.core.usage import Usage
 from innkeeper.ports.journal import Journal
-from innkeeper.services.assembling import PARAGRAPH, Assembler
+from innkeeper.services.assembling import Assembler
 
 _logger = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ MAX_PENDING = 256
 MAX_OUTPUT = 16 * 1024 * 1024
 _KEPT_BYTES = 512 * 1024
 _RETRY_SECONDS = 0.25
-_TEXT_HEAD, _TEXT_TAIL = b'{"type":"text","content":', b"}"
+_TEXT_HEAD = b'{"type":"text","content":'
 
 
 class Stop(Enum):
@@ -65,6 +64,7 @@ class Ending:
     tool_calls: tuple[ToolUse, ...]
     error: RunError | None = None
     stop: Stop | None = None
+    reasoning: str = ""
 
 
 class LiveRun:
@@ -116,17 +116,19 @@ class LiveRun:
             content = event.content
             if not content:
                 return
-            if assembler.is_paragraph_due:
-                self._break_paragraph(content)
+            if assembler.needs_care:
+                self._continue_text(content)
+                return
             try:
-                encoded = encode_basestring(content).encode()
+                data = _TEXT_HEAD + encode_basestring(content).encode() + b"}"
             except UnicodeEncodeError:
                 content = _scrubbed(content)
-                encoded = json_string(content)
-            if assembler.has_open_calls:
-                assembler.close_step()
-            assembler.feed_text(content)
-            self._append(_TEXT_HEAD + encoded + _TEXT_TAIL)
+                data = payload(TextDelta(content))
+            assembler.said.append(content)
+            self._pending.append(data)
+            self._bytes += len(data)
+            if self._bytes > MAX_OUTPUT or not self._flush_is_due:
+                self._after_append()
             return
         assembler.feed(event)
         if isinstance(event, FinishNoted):
@@ -135,16 +137,24 @@ class LiveRun:
             self.context.add_tokens(event.usage)
         self._append(payload(event))
 
-    def _break_paragraph(self, content: str) -> None:
-        self.assembler.is_paragraph_due = False
-        if not content.startswith("\n") and not self.assembler.output.endswith("\n"):
-            self.emit(TextDelta(PARAGRAPH))
+    def _continue_text(self, content: str) -> None:
+        """Text after a tool call: the step before it is closed, and a new paragraph begins."""
+        assembler = self.assembler
+        assembler.close_step()
+        separator = assembler.separator(content)
+        if separator:
+            self.emit(TextDelta(separator))
+        self.emit(TextDelta(content))
 
     def _append(self, data: bytes) -> None:
+        self._pending.append(data)
         self._bytes += len(data)
+        self._after_append()
+
+    def _after_append(self) -> None:
+        """Keep the output bounded, and have what is pending flushed in the next turn of the loop."""
         if self._bytes > MAX_OUTPUT:
             raise AgentFailed(f"The output exceeds {MAX_OUTPUT // (1024 * 1024)} MiB.")
-        self._pending.append(data)
         if self._in_flight is None and not self._flush_is_due:
             self._flush_is_due = True
             self._loop.call_soon(self._flush)

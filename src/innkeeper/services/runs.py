@@ -19,7 +19,6 @@ from innkeeper.core.errors import (
     InnkeeperError,
     RunNotFound,
     ShuttingDown,
-    Unsupported,
 )
 from innkeeper.core.events import RunStarted, payload
 from innkeeper.core.identity import Caller
@@ -31,6 +30,7 @@ from innkeeper.core.transcripts import Transcript, as_turn, sort
 from innkeeper.core.usage import CreditRecord
 from innkeeper.ports.journal import Journal
 from innkeeper.ports.readers import RunReader, SessionReader
+from innkeeper.services.abilities import check_abilities
 from innkeeper.services.agents import AgentRegistry, ServedAgent
 from innkeeper.services.identities import end_user
 from innkeeper.services.live import Ending, LiveRun, Stop
@@ -101,7 +101,7 @@ class Runs:
             raise ShuttingDown("The server is shutting down. Try again shortly.")
         agent = await self._agents.find(start.agent_name)
         if start.parameters is not NO_PARAMETERS:
-            _check_abilities(agent.describe(), start)
+            check_abilities(agent.describe(), start.parameters)
         change = self._acceptance(caller, start, agent)
         (outcome,) = await self._journal.commit((change,))
         assert isinstance(outcome, Accepted), "an accept is answered with its run"
@@ -131,7 +131,7 @@ class Runs:
             key=key,
             owner=caller.owner,
             user_id=user_id,
-            id=start.session_id or key,
+            id=(start.session_id if start.recorded else None) or key,
             created_at=now,
             updated_at=now,
             agent_name=agent.name,
@@ -290,11 +290,9 @@ class Runs:
             self.stop(live, Stop.CANCELLED)
         return await self.get(caller, run_id)
 
-    async def cancel_session(self, caller: Caller, session_id: str) -> None:
+    async def cancel_session(self, session: Session) -> None:
         """Cancel what runs or waits in a session, and wait until it has ended."""
-        found = [
-            live for live in self._live.values() if live.run.session_id == session_id and live.run.owner == caller.owner
-        ]
+        found = [live for live in self._live.values() if live.run.session_key == session.key]
         for live in reversed(found):
             self.stop(live, Stop.CANCELLED)
         if found:
@@ -374,16 +372,28 @@ class Runs:
         """As `follow`, for a run at hand."""
         return RunReading(self, self._runs, live.run.id, live, after)
 
-    async def result(self, live: LiveRun) -> Ending:
-        """Wait for the end of a run.
+    async def result(self, live: LiveRun, is_gone: Callable[[], bool]) -> Ending:
+        """Wait for the end of a run, as one of its readers.
 
-        Raises: StorageUnavailable if its log cannot be written; the run itself goes on.
+        Raises: StorageUnavailable if its log cannot be written; ReaderGone once `is_gone()` after a wake-up.
+        The run itself goes on, or not, as its request said.
         """
-        while not live.ended.done():
-            if live.trouble is not None:
-                raise live.trouble
-            await live.changed()
-        return live.ended.result()
+        live.readers += 1
+        try:
+            while not live.ended.done():
+                if is_gone():
+                    raise ReaderGone
+                if live.trouble is not None:
+                    raise live.trouble
+                await live.changed()
+            return live.ended.result()
+        finally:
+            live.readers -= 1
+            self.left(live)
+
+
+class ReaderGone(Exception):
+    """Whoever waited for a run has left."""
 
 
 class RunReading:
@@ -468,8 +478,8 @@ async def _pump(live: LiveRun, events: AsyncIterator[object]) -> None:
             if since >= 128:
                 since = 0
                 await asyncio.sleep(0)
-            if live.is_backlogged:
-                await live.drained()
+                if live.is_backlogged:
+                    await live.drained()
 
 
 def _beyond(batch: list[Segment], after: int) -> list[Segment]:
@@ -488,21 +498,3 @@ def _name(context: RunContext, run: Run, agent: ServedAgent, start: StartRun) ->
     context.metadata = start.metadata
     context.workflow = start.parameters.workflow
     context.variables = start.parameters.variables or {}
-
-
-def _check_abilities(description: AgentDescription, start: StartRun) -> None:
-    """Refuse what would mislead if it were ignored."""
-    parameters = start.parameters
-    if description.has_model:
-        return
-    if parameters.tool_choice == "required" or isinstance(parameters.tool_choice, dict):
-        raise Unsupported(
-            f"Agent {description.name!r} has no model of its own and cannot be made to call a tool.",
-            param="tool_choice",
-        )
-    form = parameters.response_format
-    if form is not None and form.get("type") == "json_schema":
-        raise Unsupported(
-            f"Agent {description.name!r} has no model of its own and cannot promise a JSON schema.",
-            param="response_format",
-        )

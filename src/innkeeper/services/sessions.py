@@ -80,23 +80,25 @@ class Sessions:
         )
 
     async def messages(
-        self, caller: Caller, session_id: str, *, limit: int | None = None, after: int = 0
+        self, caller: Caller, session_id: str, *, user_id: str | None = None, limit: int | None = None, after: int = 0
     ) -> tuple[Session, Sequence[StoredMessage]]:
         """The session and its current conversation, oldest first."""
-        session = await self.get(caller, session_id)
+        session = await self.get(caller, session_id, user_id)
         return session, await self._sessions.messages(session, limit=limit, after=after)
 
     async def page_of_messages(
-        self, caller: Caller, session_id: str, *, limit: int, after: int = 0
+        self, caller: Caller, session_id: str, *, user_id: str | None = None, limit: int, after: int = 0
     ) -> tuple[Sequence[StoredMessage], bool]:
         """The current conversation beyond position `after`, oldest first, and whether there is more."""
-        session = await self.get(caller, session_id)
+        session = await self.get(caller, session_id, user_id)
         found = await self._sessions.messages(session, after=after, limit=limit + 1, oldest_first=True)
         return found[:limit], len(found) > limit
 
-    async def append(self, caller: Caller, session_id: str, messages: Sequence[Message]) -> Sequence[StoredMessage]:
+    async def append(
+        self, caller: Caller, session_id: str, messages: Sequence[Message], *, user_id: str | None = None
+    ) -> Sequence[StoredMessage]:
         """Add messages without running anything."""
-        session = await self.get(caller, session_id)
+        session = await self.get(caller, session_id, user_id)
         change = AppendMessages(session.key, tuple(messages), Instant(self._now()))
         (outcome,) = await self._journal.commit((change,))
         if not isinstance(outcome, Appended):
@@ -108,26 +110,25 @@ class Sessions:
         caller: Caller,
         session_id: str,
         *,
+        user_id: str | None = None,
         title: str | None = None,
         clears_title: bool = False,
         metadata: Mapping[str, object] | None = None,
         archived: bool | None = None,
     ) -> Session:
         """Change what is named."""
-        session = await self.get(caller, session_id)
+        session = await self.get(caller, session_id, user_id)
         change = UpdateSession(session.key, Instant(self._now()), title, clears_title, metadata, archived)
         (outcome,) = await self._journal.commit((change,))
         if not isinstance(outcome, Done) or outcome.session is None:
             raise _missing(session_id)
         return outcome.session
 
-    async def delete(self, caller: Caller, session_id: str) -> Session:
+    async def delete(self, session: Session) -> None:
         """Remove the session with all that was said in it."""
-        session = await self.get(caller, session_id)
         (outcome,) = await self._journal.commit((DeleteSession(session.key),))
         if not isinstance(outcome, Done):
-            raise _missing(session_id)
-        return session
+            raise _missing(session.id)
 
 
 def _missing(session_id: str) -> SessionNotFound:

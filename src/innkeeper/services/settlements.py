@@ -84,6 +84,7 @@ class Settlements:
             tool_calls=tuple(assembler.client_calls),
             error=error,
             stop=live.stop,
+            reasoning=assembler.reasoning,
         )
 
     def _told(self, failure: BaseException) -> RunError:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Protocol
 
-from sqlalchemy import Select, bindparam, literal_column, or_, select
+from sqlalchemy import BigInteger, Select, bindparam, func, literal_column, or_, select
 
 from innkeeper.core.changes import Fence, Lineage, Segment
 from innkeeper.core.identity import Caller
@@ -19,11 +19,12 @@ from innkeeper.storage.records import (
     SESSION_COLUMNS,
     message_of,
     run_of,
+    segment_at,
     segment_of,
     session_of,
     stored_message_of,
 )
-from innkeeper.storage.statements import Rows, Statement
+from innkeeper.storage.statements import Row, Rows, Statement
 
 
 class Fetch(Protocol):
@@ -87,6 +88,9 @@ def _conversation(spans: int, newest: bool, bounded: bool) -> Statement:
     return Statement(query.limit(bindparam("limit")) if bounded else query, returns=True)
 
 
+_SPANS_AT_ONCE = 200
+"""Terms of one condition; SQLite's parser refuses a thousand."""
+
 _HEAD = Statement(
     select(_sessions.c.head_branch, _sessions.c.head_position).where(_sessions.c.key == bindparam("by_key")),
     returns=True,
@@ -98,12 +102,24 @@ _BRANCHES = Statement(
     returns=True,
 )
 _FIND_RUN = Statement(select(*RUN_COLUMNS).where(_owned(_runs), _runs.c.id == bindparam("by_id")), returns=True)
+_holds_next = (
+    select(func.max(_segments.c.first_seq))
+    .where(_segments.c.run_id == bindparam("by_run"), _segments.c.first_seq <= bindparam("after", type_=BigInteger) + 1)
+    .scalar_subquery()
+)
 _SEGMENTS = Statement(
     select(_segments.c.first_seq, _segments.c.last_seq, _segments.c.data)
-    .where(_segments.c.run_id == bindparam("by_run"), _segments.c.last_seq > bindparam("after"))
+    .where(
+        _segments.c.run_id == bindparam("by_run"),
+        _segments.c.first_seq >= func.coalesce(_holds_next, literal_column("0")),
+        _segments.c.last_seq > bindparam("after"),
+    )
     .order_by(_segments.c.first_seq)
     .limit(bindparam("limit")),
     returns=True,
+)
+_ENDS = Statement(
+    select(_runs.c.opening, _runs.c.closing, _runs.c.closing_seq).where(_runs.c.id == bindparam("by_run")), returns=True
 )
 _UNFINISHED = Statement(select(*RUN_COLUMNS).where(_runs.c.ended_at.is_(None)).order_by(_runs.c.id), returns=True)
 _ID_AT, _WORKER_AT, _EPOCH_AT = (
@@ -138,7 +154,7 @@ class StoredSessions:
             "archived": None if archived is None else int(archived),
         }
         if after is not None:
-            last = await self.find(caller, after)
+            last = await self.find(caller, after, user_id)
             wanted["after"] = "" if last is None else last.key
         rows = await _fetch_page(self._fetch, "sessions", caller, wanted, limit)
         return [session_of(row) for row in rows[:limit]], len(rows) > limit
@@ -146,7 +162,10 @@ class StoredSessions:
     async def messages(
         self, session: Session, *, limit: int | None = None, after: int = 0, oldest_first: bool = False
     ) -> Sequence[StoredMessage]:
-        ((branch, position),) = await self._fetch(_HEAD, {"by_key": session.key}, is_quick=True)
+        heads = await self._fetch(_HEAD, {"by_key": session.key}, is_quick=True)
+        if not heads:
+            return []
+        ((branch, position),) = heads
         spans = [(branch, position)]
         if branch:
             spans = _walk(await self._fetch(_BRANCHES, {"by_key": session.key}), branch, position)
@@ -166,19 +185,30 @@ class StoredSessions:
         is_quick: bool = False,
         newest: bool = False,
     ) -> Rows:
-        values: dict[str, Any] = {"by_key": key, "after": after, "limit": limit}
-        for index, (branch, upto) in enumerate(spans):
-            values[f"branch_{index}"], values[f"upto_{index}"] = branch, upto
         newest = newest and limit is not None
-        statement = _conversation(len(spans), newest, limit is not None)
-        rows = await self._fetch(statement, values, is_quick=is_quick)
-        return list(reversed(rows)) if newest else rows
+        rows: list[Any] = []
+        for start in range(0, len(spans), _SPANS_AT_ONCE):
+            some = spans[start : start + _SPANS_AT_ONCE]
+            values: dict[str, Any] = {"by_key": key, "after": after, "limit": limit}
+            for index, (branch, upto) in enumerate(some):
+                values[f"branch_{index}"], values[f"upto_{index}"] = branch, upto
+            statement = _conversation(len(some), newest, limit is not None)
+            rows += await self._fetch(statement, values, is_quick=is_quick)
+        rows.sort(key=_position)
+        if limit is None or len(rows) <= limit:
+            return rows
+        return rows[-limit:] if newest else rows[:limit]
+
+
+def _position(row: Row) -> int:
+    position: int = row[0]
+    return position
 
 
 def _walk(rows: Rows, branch: int, position: int) -> list[tuple[int, int]]:
     parents = {child: (parent, fork) for child, parent, fork in rows}
     spans = [(branch, position)]
-    while branch:
+    while branch in parents:
         branch, fork = parents[branch]
         if fork == 0:
             break
@@ -223,8 +253,18 @@ class StoredRuns:
         return [run_of(row) for row in rows[:limit]], len(rows) > limit
 
     async def segments(self, run_id: str, after: int, limit: int = 64) -> Sequence[Segment]:
-        values = {"by_run": run_id, "after": after, "limit": limit}
-        return [segment_of(row) for row in await self._fetch(_SEGMENTS, values, is_quick=True)]
+        ends = await self._fetch(_ENDS, {"by_run": run_id}, is_quick=True)
+        if not ends:
+            return []
+        opening, closing, closing_seq = ends[0]
+        found = [] if opening is None else [segment_at(1, opening)]
+        if not found or found[0].last_seq <= after:
+            found = []
+        values = {"by_run": run_id, "after": after, "limit": limit - len(found)}
+        found += [segment_of(row) for row in await self._fetch(_SEGMENTS, values, is_quick=True)]
+        if closing is not None and len(found) < limit:
+            found.append(segment_at(closing_seq, closing))
+        return [segment for segment in found if segment.last_seq > after]
 
     async def unfinished(self) -> Sequence[tuple[Run, Fence]]:
         rows = await self._fetch(_UNFINISHED, {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,11 +23,19 @@ _encoder = msgspec.json.Encoder(enc_hook=str)
 
 
 def dumps(value: Any) -> str:
-    """JSON text for a TEXT column."""
-    return "{}" if value == {} else _encoder.encode(value).decode()
+    """JSON text for a TEXT column; lone surrogates, which agents may produce, become U+FFFD."""
+    try:
+        return "{}" if value == {} else _encoder.encode(value).decode()
+    except UnicodeEncodeError:
+        return plain(json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str))
 
 
 loads = msgspec.json.decode
+
+
+def plain(text: str) -> str:
+    """Text that every store can hold as it is."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
 
 
 def message_body(message: Message) -> str:
@@ -46,7 +55,8 @@ def digest(data: bytes) -> bytes:
 
 
 SESSION_COLUMNS = tuple(schema.sessions.c)
-RUN_COLUMNS = tuple(schema.runs.c)
+_LOG = ("started_sequence", "ended_sequence", "opening", "closing", "closing_seq")
+RUN_COLUMNS = tuple(column for column in schema.runs.c if column.name not in _LOG)
 _SESSION_NAMES = tuple(column.name for column in SESSION_COLUMNS)
 _RUN_NAMES = tuple(column.name for column in RUN_COLUMNS)
 
@@ -87,7 +97,7 @@ def run_of(row: Row) -> Run:
         turn=cell["turn"],
         created_at=Instant(cell["created_at"]),
         input=tuple(from_dict(raw) for raw in loads(cell["input"])),
-        output=cell["output"],
+        output=None if cell["output"] is None else loads(cell["output"]),
         error=None if cell["error"] is None else RunError(**loads(cell["error"])),
         usage=_usage_of(cell),
         finish_reason=cell["finish_reason"],
@@ -117,3 +127,8 @@ def segment_of(row: Row) -> Segment:
     """From (first_seq, last_seq, data)."""
     first_seq, last_seq, data = row
     return Segment(first_seq, last_seq - first_seq + 1, bytes(data))
+
+
+def segment_at(first_seq: int, data: bytes) -> Segment:
+    """From a log's opening or closing, whose count is that of its lines."""
+    return Segment(first_seq, data.count(b"\n") + 1, bytes(data))

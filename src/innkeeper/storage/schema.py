@@ -112,6 +112,11 @@ runs = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("started_at", BigInteger),
     Column("ended_at", BigInteger),
+    Column("started_sequence", BigInteger),
+    Column("ended_sequence", BigInteger),
+    Column("opening", LargeBinary),
+    Column("closing", LargeBinary),
+    Column("closing_seq", BigInteger),
     Index("runs_by_age", "organization", "owner", "id"),
     Index("runs_by_session", "session_key", "turn"),
     Index("runs_unfinished", "session_key", "status", sqlite_where=text("ended_at IS NULL"),
@@ -120,6 +125,9 @@ runs = Table(
           postgresql_where=text("status = 'running'")),
 )  # fmt: skip
 
+# A run's log is its `opening` (the first event), its segments, and its `closing`: the last segment, which begins
+# at `closing_seq`. A short run has no rows in `segments` at all. The two sequences are the run's places in its
+# session's log.
 segments = Table(
     "segments",
     metadata,

@@ -30,6 +30,7 @@ from innkeeper.services.live import Ending
 _dumps = msgspec.json.encode
 _TEXT_HEAD = b'{"type":"text","content":'
 _AFTER_HEAD = len(_TEXT_HEAD)
+_NEXT_TEXT = b"}\n" + _TEXT_HEAD
 DONE = b"data: [DONE]\n\n"
 
 
@@ -48,6 +49,8 @@ def shown_usage(usage: Usage) -> dict[str, int]:
 def completion(run: Run, ending: Ending) -> bytes:
     """The whole answer, for a request that does not stream."""
     message: dict[str, Any] = {"role": "assistant", "content": ending.output, "refusal": None}
+    if ending.reasoning:
+        message["reasoning_content"] = ending.reasoning
     if ending.tool_calls:
         message["content"] = ending.output or None
         message["tool_calls"] = [use.as_dict() for use in ending.tool_calls]
@@ -89,14 +92,26 @@ class ChunkEncoder:
         self._calls = 0
 
     def __call__(self, batch: list[Segment]) -> bytes:
-        head, tail, frames = self._text_head, self._text_tail, []
-        for segment in batch:
-            for data in segment.data.split(b"\n"):
-                if data.startswith(_TEXT_HEAD):
-                    frames.append(head + data[_AFTER_HEAD:-1] + tail)
-                else:
-                    frames.append(self._other(data))
-        return b"".join(frames)
+        return b"".join([self._segment(segment) for segment in batch])
+
+    def _segment(self, segment: Segment) -> bytes:
+        data, last = segment.data, b""
+        if not data.startswith(_TEXT_HEAD):
+            return b"".join([self._frame(one) for one in data.split(b"\n")])
+        texts = data.count(_NEXT_TEXT) + 1
+        if texts == segment.count - 1:
+            data, _, last = data.rpartition(b"\n")
+            if last.startswith(_TEXT_HEAD):
+                return b"".join([self._frame(one) for one in segment.data.split(b"\n")])
+        elif texts != segment.count:
+            return b"".join([self._frame(one) for one in data.split(b"\n")])
+        joined = data[_AFTER_HEAD:-1].replace(_NEXT_TEXT, self._text_tail + self._text_head)
+        return self._text_head + joined + self._text_tail + (self._other(last) if last else b"")
+
+    def _frame(self, data: bytes) -> bytes:
+        if data.startswith(_TEXT_HEAD):
+            return self._text_head + data[_AFTER_HEAD:-1] + self._text_tail
+        return self._other(data)
 
     def _other(self, data: bytes) -> bytes:
         match read(data):

@@ -12,6 +12,7 @@ from innkeeper.core.errors import (
     Forbidden,
     Invalid,
     NoAgents,
+    NoDefaultAgent,
     PayloadTooLarge,
     RunConflict,
     ShuttingDown,
@@ -33,7 +34,7 @@ router = surface(prefix="/v1", tags=["OpenAI"])
 
 PROBLEMS = problems(
     Invalid, Unauthorized, Forbidden, AgentNotFound, RunConflict, PayloadTooLarge, UnsupportedMediaType,
-    TooBusy, AgentFailed, NoAgents, ShuttingDown, StorageUnavailable,
+    TooBusy, AgentFailed, NoAgents, NoDefaultAgent, ShuttingDown, StorageUnavailable,
 )  # fmt: skip
 
 
@@ -57,12 +58,16 @@ async def answer_completion(body: ChatCompletionRequest, request: Request, agent
         start = start_run(body, request.scope["path"], agent_name)
     except ValidationError as error:
         raise invalid(error) from None
-    turn = await open_turn(request, caller_of(request), start)
+    try:
+        turn = await open_turn(request, caller_of(request), start)
+    except (AgentNotFound, NoDefaultAgent) as error:
+        error.param = "model" if agent_name is None else error.param
+        raise
     if start.stream:
         return _stream(turn, include_usage=bool(body.stream_options and body.stream_options.include_usage))
     ending = await wait_for_end(turn, request.receive)
     if ending.status != "completed":
-        return await failed(turn, ending, request_id_of(request.scope))
+        return failed(turn, ending, request_id_of(request.scope))
     return Answer(turn, completion(turn.run.run, ending), headers=run_headers(turn))
 
 

@@ -17,6 +17,7 @@ from innkeeper.core.messages import Message
 from innkeeper.core.runs import NO_PARAMETERS, OnDisconnect, Parameters, StartRun, WhenBusy
 from innkeeper.core.transcripts import HistoryMode
 from innkeeper.http.messages import ChatMessage, message
+from innkeeper.http.openai.tools import checked_response_format, checked_tool_choice, checked_tools
 from innkeeper.http.requests import printable
 
 Number = Annotated[float, Field(strict=False, allow_inf_nan=False)]
@@ -58,6 +59,8 @@ class ChatCompletionRequest(BaseModel):
     response_format: dict[str, Any] | None = None
     reasoning_effort: StrictStr | None = None
     modalities: list[StrictStr] | None = None
+    logprobs: StrictBool | None = None
+    top_logprobs: StrictInt | None = None
     system_prompt: StrictStr | None = None
     session_id: StrictStr | None = Field(default=None, min_length=1, max_length=256)
     user_id: StrictStr | None = Field(default=None, min_length=1, max_length=256)
@@ -73,7 +76,7 @@ class ChatCompletionRequest(BaseModel):
     _checked_names = field_validator("session_id", "user_id", "user")(printable)
 
 
-_EXTRAS = (
+_EXTRAS = frozenset((
     "session_id",
     "user_id",
     "organization_id",
@@ -86,7 +89,8 @@ _EXTRAS = (
     "grace",
     "when_busy",
     "system_prompt",
-)
+))  # fmt: skip
+_PLAIN = frozenset({"model", "messages", "stream", "stream_options", "user", "store", "metadata", "session_id", "n"})
 
 
 def start_run(body: ChatCompletionRequest, endpoint: str, agent_name: str | None = None) -> StartRun:
@@ -95,13 +99,14 @@ def start_run(body: ChatCompletionRequest, endpoint: str, agent_name: str | None
     Raises: Invalid, Unsupported.
     """
     extras = _extras(body)
+    is_plain = body.model_fields_set <= _PLAIN and not extras.keys() - {"session_id"}
     _refuse_misleading(body, extras)
     messages = tuple(message(raw, f"messages[{index}]") for index, raw in enumerate(body.messages))
     if body.system_prompt or extras.get("system_prompt"):
         prompt = body.system_prompt or str(extras["system_prompt"])
         messages = (Message("system", prompt), *messages)
     _check_speaks(messages)
-    metadata = {name: value for name, value in (body.metadata or {}).items() if name not in _EXTRAS}
+    metadata = {name: value for name, value in body.metadata.items() if name not in _EXTRAS} if body.metadata else {}
     return StartRun(
         agent_name=agent_name if agent_name is not None else (body.model or None),
         messages=messages,
@@ -111,7 +116,7 @@ def start_run(body: ChatCompletionRequest, endpoint: str, agent_name: str | None
         stream=bool(body.stream),
         recorded=body.store is not False,
         history=_history(body.metadata),
-        parameters=_parameters(body, extras),
+        parameters=NO_PARAMETERS if is_plain else _parameters(body, extras),
         metadata=metadata,
         on_disconnect=cast("OnDisconnect", extras.get("on_disconnect") or "cancel"),
         grace=float(extras["grace"]) if extras.get("grace") is not None else 5.0,
@@ -121,11 +126,14 @@ def start_run(body: ChatCompletionRequest, endpoint: str, agent_name: str | None
 
 def _extras(body: ChatCompletionRequest) -> Mapping[str, Any]:
     """Our additions, from the top level or from inside `metadata`; those inside pass the same checks."""
-    inside = {name: body.metadata[name] for name in _EXTRAS if name in body.metadata} if body.metadata else {}
+    given = body.model_fields_set & _EXTRAS
+    outside = {name: value for name in given if (value := getattr(body, name, None)) is not None}
+    if not body.metadata:
+        return outside
+    inside = {name: value for name, value in body.metadata.items() if name in _EXTRAS}
     if inside:
         checked = ChatCompletionRequest.model_validate({"messages": [{"role": "user", "content": "."}], **inside})
         inside = {name: getattr(checked, name, inside[name]) for name in inside}
-    outside = {name: value for name in _EXTRAS if (value := getattr(body, name, None)) is not None}
     return {**inside, **outside}
 
 
@@ -141,6 +149,9 @@ def _refuse_misleading(body: ChatCompletionRequest, extras: Mapping[str, Any]) -
         raise Unsupported("n: only one choice is generated for a request; send n = 1.", param="n")
     if body.modalities and any(modality != "text" for modality in body.modalities):
         raise Unsupported("modalities: only text can be generated.", param="modalities")
+    for name in ("logprobs", "top_logprobs"):
+        if getattr(body, name):
+            raise Unsupported(f"{name}: agents do not tell the probabilities of their tokens.", param=name)
     for name in ("mcp_servers", "setting_sources"):
         if extras.get(name):
             raise _off(name)
@@ -162,11 +173,6 @@ def _check_speaks(messages: tuple[Message, ...]) -> None:
 
 
 def _parameters(body: ChatCompletionRequest, extras: Mapping[str, Any]) -> Parameters:
-    tools = tuple(tool for tool in body.tools or () if tool.get("type") == "function")
-    for index, tool in enumerate(tools):
-        function = tool.get("function")
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise Invalid(f"tools[{index}].function.name: Field required", param=f"tools[{index}].function.name")
     allowed = extras.get("allowed_tools")
     parameters = Parameters(
         temperature=_finite(body.temperature),
@@ -178,9 +184,9 @@ def _parameters(body: ChatCompletionRequest, extras: Mapping[str, Any]) -> Param
         frequency_penalty=body.frequency_penalty,
         parallel_tool_calls=body.parallel_tool_calls,
         reasoning_effort=body.reasoning_effort,
-        tools=tools,
-        tool_choice=body.tool_choice,
-        response_format=body.response_format if (body.response_format or {}).get("type") != "text" else None,
+        tools=checked_tools(body.tools),
+        tool_choice=checked_tool_choice(body.tool_choice),
+        response_format=checked_response_format(body.response_format),
         allowed_tools=None if allowed is None else tuple(allowed),
         workflow=extras.get("workflow"),
         variables=extras.get("variables"),

@@ -9,6 +9,8 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+from innkeeper.core.errors import SetupError
+
 HEAD = "0001"
 """The newest revision; a test compares it with the scripts."""
 
@@ -16,8 +18,14 @@ _FOLDER = Path(__file__).parent
 
 
 def migrate_sqlite(connection: sqlite3.Connection, database: Path) -> None:
-    """Bring a SQLite database up to `HEAD`."""
-    if current_sqlite_revision(connection) != HEAD:
+    """Bring a SQLite database up to `HEAD`.
+
+    Raises: SetupError.
+    """
+    revision = current_sqlite_revision(connection)
+    if revision is not None and revision > HEAD:
+        raise SetupError(f"The database {database} is newer than this program. Upgrade innkeeper.")
+    if revision != HEAD:
         upgrade(f"sqlite:///{database}")
 
 
@@ -30,7 +38,7 @@ def current_sqlite_revision(connection: sqlite3.Connection) -> str | None:
 
 
 def upgrade(url: str) -> None:
-    """Apply every missing migration to the database at a SQLAlchemy `url`, synchronously."""
+    """Apply every missing migration to the database at `url`, all or none; not on an event loop's thread."""
     from alembic import command
     from alembic.config import Config
 

@@ -6,6 +6,7 @@ Invariant: no message that is made here holds a password.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
@@ -26,6 +27,10 @@ _FIRST_PAUSE, _LAST_PAUSE = 0.02, 0.5
 _TRANSIENT_CLASSES = ("08", "40", "53", "57")
 _TRANSIENT_CODES = ("55P03", "0A000")
 _RACES = ("sessions_by_name", "runs_one_at_a_time")
+_NO_ADDRESS = (
+    "DATABASE_URL is not an address that can be used; it should read"
+    " postgresql://user:password@host:port/database, with special characters percent-encoded."
+)
 _SETTINGS = {
     "jit": "off",
     "lock_timeout": "4s",
@@ -42,10 +47,15 @@ class Address:
     """A `DATABASE_URL`: `postgresql://user:password@host:port/database?sslmode=…`, or `postgres://…`."""
 
     def __init__(self, url: str) -> None:
+        """Raises: SetupError."""
         scheme, _, rest = url.partition("://")
         self.url = f"{scheme.partition('+')[0]}://{rest}"
-        self.server = urlsplit(self.url).netloc.rpartition("@")[2] or "the default host"
-        self.database = unquote(urlsplit(self.url).path.lstrip("/")) or "the default database"
+        try:
+            parts = urlsplit(self.url)
+        except ValueError:
+            raise SetupError(_NO_ADDRESS) from None
+        self.server = parts.netloc.rpartition("@")[2] or "the default host"
+        self.database = unquote(parts.path.lstrip("/")) or "the default database"
 
     def __str__(self) -> str:
         return f"PostgreSQL, {self.database} at {self.server}"
@@ -64,7 +74,7 @@ class Address:
         """Raises: SetupError that names the cause."""
         try:
             return await asyncpg.connect(**self.options)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - asyncpg raises of every kind, and each is told apart
             raise self._setup_error(error) from None
 
     def _setup_error(self, error: Exception) -> SetupError:
@@ -78,10 +88,7 @@ class Address:
             case OSError():
                 told = f"{self} cannot be reached ({_cause(error)}). Is it running, and is DATABASE_URL right?"
             case _:  # its text may quote a piece of the URL, and so of the password
-                told = (
-                    "DATABASE_URL is not an address that can be used; it should read"
-                    " postgresql://user:password@host:port/database, with special characters percent-encoded."
-                )
+                told = _NO_ADDRESS
         return SetupError(told)
 
 
@@ -95,6 +102,12 @@ def arguments(sql: Compiled, values: Mapping[str, Any]) -> list[Any]:
         value.replace("\0", "\ufffd") if type(value) is str and "\0" in value else value
         for value in sql.arguments(values)
     ]
+
+
+def drop(connection: Connection) -> None:
+    """End a connection without a word; the pool makes another when it is needed."""
+    with contextlib.suppress(asyncpg.InterfaceError):  # the pool has noticed by itself
+        connection.terminate()
 
 
 async def patiently(attempt: Callable[[], Awaitable[ValueT]], deadline: float) -> ValueT:
@@ -124,7 +137,7 @@ def _is_transient(error: Exception) -> bool:
     if isinstance(error, asyncpg.PostgresError):
         code = error.sqlstate or "08"
         return code[:2] in _TRANSIENT_CLASSES or code in _TRANSIENT_CODES
-    return isinstance(error, OSError | asyncpg.InterfaceError)
+    return isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError)
 
 
 def was_answered(error: BaseException) -> bool:

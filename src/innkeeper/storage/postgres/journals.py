@@ -1,7 +1,8 @@
 """The journal on PostgreSQL: a transaction a call, many at a time, each session's in order.
 
-When a connection is lost during COMMIT, the server is asked afterwards what became of that transaction, so
-that a change is neither lost nor made twice.
+When a connection is lost during COMMIT, a proof is looked for afterwards, once that transaction is over, so
+that a change is neither lost nor made twice. The transaction's own status would not do: a server that crashes
+gives the ids of transactions that it has lost to others.
 """
 
 from __future__ import annotations
@@ -12,19 +13,21 @@ from typing import Any
 
 import asyncpg
 
-from innkeeper.core.changes import AppendEvents, Change, Fence, Outcome
+from innkeeper.core.changes import Change, Fence, Missing, Outcome
 from innkeeper.core.errors import InnkeeperError, StorageUnavailable
-from innkeeper.storage.postgres.connections import PATIENCE, Connection, arguments, patiently, was_answered
+from innkeeper.storage.postgres.connections import PATIENCE, Connection, arguments, drop, patiently, was_answered
 from innkeeper.storage.postgres.lanes import Lanes, Passed
 from innkeeper.storage.programs import call
+from innkeeper.storage.programs.proofs import proof
+from innkeeper.storage.statements import Query
 
 Outcomes = tuple[Outcome, ...]
 
 
 class _Entry:
-    """One call; `transaction` is the id of a COMMIT that was sent and not answered."""
+    """One call; `transaction` is the id of one whose COMMIT was sent and not answered, `proof` that it was made."""
 
-    __slots__ = ("changes", "deadline", "fence", "future", "outcomes", "transaction")
+    __slots__ = ("changes", "deadline", "fence", "future", "outcomes", "proof", "transaction")
 
     def __init__(
         self, changes: Sequence[Change], fence: Fence | None, future: asyncio.Future[Outcomes], deadline: float
@@ -34,6 +37,7 @@ class _Entry:
         self.future = future
         self.deadline = deadline
         self.outcomes: Outcomes = ()
+        self.proof: Query | None = None
         self.transaction: str | None = None
 
 
@@ -77,29 +81,30 @@ class PostgresJournal:
     async def _attempt(self, entry: _Entry) -> Outcomes:
         async with self._pool.acquire() as connection:
             try:
-                if entry.transaction is not None and await _was_committed(connection, entry.transaction):
+                if entry.transaction is not None and await _was_committed(connection, entry):
                     return entry.outcomes
                 return await self._transact(connection, entry)
             except BaseException as error:
-                if isinstance(error, InnkeeperError) or was_answered(error):
-                    await connection.execute("ROLLBACK")
-                else:
-                    connection.terminate()
+                await _roll_back(connection, error)
                 raise
 
     @staticmethod
     async def _transact(connection: Connection, entry: _Entry) -> Outcomes:
+        lost = entry.outcomes if entry.proof is None else ()
         entry.transaction = None
         await connection.execute("BEGIN")
         outcomes = await _drive(connection, entry)
-        if not _is_repeatable(entry):
+        if lost:  # what is missing now, was there for the call whose answer was lost
+            outcomes = tuple(old if isinstance(new, Missing) else new for old, new in zip(lost, outcomes, strict=True))
+        entry.proof = proof(entry.changes, outcomes)
+        if entry.proof is not None:
             entry.transaction = await connection.fetchval("SELECT pg_current_xact_id_if_assigned()::text")
         entry.outcomes = outcomes
         try:
             await connection.execute("COMMIT")
         except asyncpg.PostgresError as error:
             if was_answered(error):
-                entry.transaction = None
+                entry.transaction, entry.outcomes = None, ()
             raise
         return outcomes
 
@@ -108,6 +113,18 @@ class PostgresJournal:
         self._is_closed = True
         if self._tasks:
             await asyncio.wait(self._tasks)
+
+
+async def _roll_back(connection: Connection, error: BaseException) -> None:
+    """End the transaction, and the connection with it where it cannot be trusted any more."""
+    is_sound = False
+    try:
+        if isinstance(error, InnkeeperError) or was_answered(error):
+            await connection.execute("ROLLBACK")
+            is_sound = True
+    finally:
+        if not is_sound:
+            drop(connection)
 
 
 async def _drive(connection: Connection, entry: _Entry) -> Outcomes:
@@ -122,13 +139,14 @@ async def _drive(connection: Connection, entry: _Entry) -> Outcomes:
         return outcomes
 
 
-def _is_repeatable(entry: _Entry) -> bool:
-    """Whether applying the call again is harmless, so that nobody need ask what became of it."""
-    return all(isinstance(change, AppendEvents) for change in entry.changes)
-
-
-async def _was_committed(connection: Connection, transaction: str) -> bool:
-    status = await connection.fetchval("SELECT pg_xact_status($1::text::xid8)", transaction)
+async def _was_committed(connection: Connection, entry: _Entry) -> bool:
+    """Raises: TimeoutError while that cannot be said."""
+    assert entry.proof is not None, "a transaction is remembered for what has a proof"
+    try:
+        status = await connection.fetchval("SELECT pg_xact_status($1::text::xid8)", entry.transaction)
+    except asyncpg.InvalidParameterValueError:  # the server crashed and knows nothing of it
+        return False
     if status == "in progress":
         raise TimeoutError
-    return bool(status == "committed")
+    sql = entry.proof.statement.postgres
+    return bool(await connection.fetch(sql.sql, *arguments(sql, entry.proof.values)))

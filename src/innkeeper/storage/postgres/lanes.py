@@ -24,7 +24,7 @@ from innkeeper.core.changes import (
     Outcome,
     RecordCredits,
 )
-from innkeeper.core.sessions import Session
+from innkeeper.core.identity import Owner
 
 _REMEMBERED = 10_000
 
@@ -48,13 +48,13 @@ class Lanes:
         for change in changes:
             if isinstance(change, AcceptRun | CreateSession):
                 session = change.new_session if isinstance(change, AcceptRun) else change.session
-                lanes.add(_name(session))
+                lanes.add(_name(session.owner, session.id))
                 before |= self._by_key_only
                 self._by_name.add(passed)
             elif not isinstance(change, AppendEvents | RecordCredits):
                 lanes.add(change.session_key)
-                if name := self._names.get(change.session_key):
-                    lanes.add(name)
+                if change.session_key in self._names:
+                    lanes.add(self._names[change.session_key])
                 else:
                     before |= self._by_name
                     self._by_key_only.add(passed)
@@ -75,8 +75,8 @@ class Lanes:
         """Remember the names of sessions that were met."""
         for outcome in outcomes:
             if isinstance(outcome, Accepted):
-                self._names[outcome.session.key] = _name(outcome.session)
-                self._names.move_to_end(outcome.session.key)
+                self._names[outcome.run.session_key] = _name(outcome.run.owner, outcome.run.session_id)
+                self._names.move_to_end(outcome.run.session_key)
         while len(self._names) > _REMEMBERED:
             self._names.popitem(last=False)
 
@@ -93,5 +93,5 @@ def _runs(change: Change, fence: Fence | None) -> tuple[str, ...]:
             return ()
 
 
-def _name(session: Session) -> Hashable:
-    return session.owner, session.id
+def _name(owner: Owner, session_id: str) -> Hashable:
+    return owner, session_id

@@ -7,7 +7,9 @@ open when the lock is taken belongs to a dead process. Command-line tools may wr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import socket
 
 from innkeeper.core.errors import SetupError, StoreInUse
 from innkeeper.storage.postgres.connections import Address, Connection
@@ -73,6 +75,14 @@ class ServerLock:
             else:
                 return
             await connection.close()
+
+    def abandon(self) -> None:
+        """Release it although the event loop is gone: the server sees the connection end."""
+        connection, self._connection = self._connection, None
+        transport = getattr(connection, "_transport", None)
+        if transport is not None:
+            with contextlib.suppress(OSError):
+                transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
     async def release(self) -> None:
         connection, self._connection = self._connection, None

@@ -14,7 +14,7 @@ import asyncpg
 
 from innkeeper.core.errors import SetupError
 from innkeeper.storage.migrations import HEAD, upgrade
-from innkeeper.storage.postgres.connections import PATIENCE, Address, Connection, arguments, patiently
+from innkeeper.storage.postgres.connections import PATIENCE, Address, Connection, arguments, drop, patiently
 from innkeeper.storage.postgres.journals import PostgresJournal
 from innkeeper.storage.postgres.locks import ServerLock
 from innkeeper.storage.readers import StoredRuns, StoredSessions
@@ -46,7 +46,7 @@ class PostgresFetch:
                 rows: Rows = await connection.fetch(sql.sql, *arguments(sql, values))
             except BaseException as error:
                 if not isinstance(error, asyncpg.PostgresError):
-                    connection.terminate()
+                    drop(connection)
                 raise
             return rows
 
@@ -102,8 +102,8 @@ class PostgresStore:
             if await connection.fetchval(f"SHOW {setting}") == "off":
                 _logger.warning("%s runs with %s=off: %s", self.label, setting, consequence)
 
-    async def migrate(self) -> None:
-        """Bring the tables up to date; what `innkeeper migrate` does.
+    async def migrate(self) -> tuple[str | None, str]:
+        """Bring the tables up to date, and tell from which revision to which; what `innkeeper migrate` does.
 
         Raises: SetupError.
         """
@@ -118,6 +118,11 @@ class PostgresStore:
             await asyncio.to_thread(upgrade, self._address.url)
         except (OSError, asyncpg.PostgresError) as error:
             raise SetupError(f"{self.label} cannot be migrated: {error}.") from error
+        return revision, HEAD
+
+    def abandon(self) -> None:
+        """Let go of the server lock at once; for a store whose event loop is gone, so that nobody can use it."""
+        self._lock.abandon()
 
     async def close(self) -> None:
         await self.journal.close()

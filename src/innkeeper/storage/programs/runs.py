@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import bindparam, func, insert, literal_column, null, select, update
+from sqlalchemy import bindparam, case, func, insert, literal_column, null, select, update
 
 from innkeeper.core.changes import (
     Accepted,
@@ -29,7 +29,7 @@ from innkeeper.core.times import Instant
 from innkeeper.core.usage import CreditRecord
 from innkeeper.storage import schema
 from innkeeper.storage.programs import conversations, sessions
-from innkeeper.storage.records import digest, dumps, messages_body, session_of
+from innkeeper.storage.records import digest, dumps, messages_body, plain
 from innkeeper.storage.statements import Program, Query, Statement
 
 _table = schema.runs
@@ -85,10 +85,12 @@ _BEGIN = Statement(
         worker=bindparam("new_worker"),
         epoch=_table.c.epoch + literal_column("1"),
         started_at=bindparam("new_started_at"),
+        started_sequence=bindparam("new_started_sequence"),
     )
     .returning(_table.c.epoch),
     returns=True,
 )
+_others = _table.alias("others")
 _END = Statement(
     update(_table)
     .where(_is_mine)
@@ -106,16 +108,34 @@ _END = Statement(
                 "steps",
                 "last_seq",
                 "ended_at",
+                "ended_sequence",
+                "closing",
+                "closing_seq",
             )
         }
     )
-    .returning(_table.c.recorded, _table.c.organization, _table.c.owner, _table.c.user_id, _table.c.agent_name),
+    .returning(
+        _table.c.recorded,
+        _table.c.organization,
+        _table.c.owner,
+        _table.c.user_id,
+        _table.c.agent_name,
+        select(case((_others.c.status == literal_column("'queued'"), _others.c.id)))
+        .where(
+            _others.c.session_key == bindparam("by_key"),
+            _others.c.ended_at.is_(None),
+            _others.c.id != bindparam("by_id"),
+        )
+        .order_by(_others.c.turn)
+        .limit(literal_column("1"))
+        .scalar_subquery(),
+    ),
     returns=True,
 )
 _BLANK = Statement(
     update(_table)
     .where(_table.c.id == bindparam("by_id"))
-    .values(input=literal_column("'[]'"), output=null(), metadata=literal_column("'{}'"))
+    .values(input=literal_column("'[]'"), output=null(), metadata=literal_column("'{}'"), opening=null(), closing=null())
 )
 _OWNER_OF = Statement(
     select(_table.c.recorded, _table.c.organization, _table.c.owner, _table.c.user_id, _table.c.agent_name).where(
@@ -130,7 +150,7 @@ Cells = dict[str, Any]
 def accept(change: AcceptRun, fence: Fence | None) -> Program:
     run, cell, is_new = change.run, None, True
     waiting = 0
-    if change.names_session:
+    if change.names_session and change.recorded:
         rows = yield sessions.find(change.new_session, names_user=change.names_user)
         if rows:
             cell, is_new = sessions.cells(rows[0]), False
@@ -146,11 +166,10 @@ def accept(change: AcceptRun, fence: Fence | None) -> Program:
     if not waiting:
         yield from conversations.continue_with(cell, change.transcript, change.history, run.created_at, run.id)
         lineage = yield from conversations.lineage_of(cell)
-        yield sessions.log_event(cell, f"{run.id}.started", "RunStarted", _told(run), run.created_at, run.id)
+        cell["sequence"] += 1
     yield Query(sessions.INSERT, cell) if is_new else sessions.advance(cell)
     yield Query(_INSERT, _run_cells(change, cell, status))
-    yield _segment_query(run.id, change.first, run.created_at)
-    return Accepted(_placed(run, cell, status), session_of([cell[name] for name in sessions.NAMES]), lineage, 1, is_new)
+    return Accepted(_placed(run, cell, status), lineage, 1, is_new)
 
 
 def _check_line(change: AcceptRun, first: str | None, waiting: int) -> None:
@@ -165,10 +184,6 @@ def _check_line(change: AcceptRun, first: str | None, waiting: int) -> None:
             f"Session {change.run.session_id!r} has {waiting - 1} turns waiting already; try again later.",
             retry_after=5,
         )
-
-
-def _told(run: Run) -> dict[str, Any]:
-    return {"run_id": run.id, "agent_name": run.agent_name, "status": "running"}
 
 
 def _placed(run: Run, cell: Mapping[str, Any], status: RunStatus) -> Run:
@@ -222,6 +237,11 @@ def _run_cells(change: AcceptRun, cell: Mapping[str, Any], status: RunStatus) ->
         "created_at": run.created_at,
         "started_at": run.created_at if status is RunStatus.RUNNING else None,
         "ended_at": None,
+        "started_sequence": cell["sequence"] if status is RunStatus.RUNNING else None,
+        "ended_sequence": None,
+        "opening": change.first.data,
+        "closing": None,
+        "closing_seq": None,
     }
 
 
@@ -247,13 +267,20 @@ def begin(change: BeginRun, fence: Fence | None) -> Program:
     line = yield Query(_NEXT, {"by_key": change.session_key})
     if not line or line[0][0] != change.run_id:
         return Missing()
-    began = yield Query(_BEGIN, {"by_id": change.run_id, "new_worker": change.worker, "new_started_at": change.now})
+    cell["sequence"] += 1
+    began = yield Query(
+        _BEGIN,
+        {
+            "by_id": change.run_id,
+            "new_worker": change.worker,
+            "new_started_at": change.now,
+            "new_started_sequence": cell["sequence"],
+        },
+    )
     if not began:
         return Missing()
     yield from conversations.continue_with(cell, change.transcript, change.history, change.now, change.run_id)
     lineage: Lineage = yield from conversations.lineage_of(cell)
-    told = {"run_id": change.run_id, "status": "running"}
-    yield sessions.log_event(cell, f"{change.run_id}.started", "RunStarted", told, change.now, change.run_id)
     yield sessions.advance(cell)
     return Begun(lineage, began[0][0])
 
@@ -279,27 +306,29 @@ def append_events(change: AppendEvents, fence: Fence | None) -> Program:
     rows = yield holds(fence)
     if not rows:
         return Stale()
-    assert rows[0][0] >= segment.last_seq, "a run's log has no gaps"
+    if rows[0][0] < segment.last_seq:
+        raise RunConflict(f"The log of run {fence.run_id!r} ends at {rows[0][0]}; it may not have gaps.")
     return Done()
 
 
 def end(change: EndRun, fence: Fence | None) -> Program:
     """Done again, after an answer that was lost, it changes nothing and answers the same."""
     assert fence is not None, "a run is ended by its owner only"
-    locked = yield Query(sessions.LOCK, {"by_key": change.session_key})
-    rows = yield Query(_END, {**_mine(fence), **_end_cells(change)})
+    locked = yield Query(sessions.LOCK_COUNTED, {"by_key": change.session_key})
+    cell = sessions.counted(change.session_key, locked[0]) if locked else {"sequence": 0}
+    cell["sequence"] += 1
+    rows = yield Query(_END, _end_cells(change, fence, cell["sequence"]))
     if not rows:
         return (yield from _ended_before(change, fence))
-    recorded, *owner = rows[0]
+    recorded, *owner, next_run_id = rows[0]
     if recorded:
-        yield _segment_query(change.run_id, change.segment, change.now)
-        yield from _end_session(change, sessions.cells(locked[0]))
+        yield from _end_session(change, cell)
     else:
         yield from sessions.forget(change.session_key)
         yield Query(_BLANK, {"by_id": change.run_id})
     for record in change.records:
         yield _credit_query(change.run_id, owner, record)
-    return (yield from _next_in_line(change.session_key))
+    return Ended(next_run_id)
 
 
 def _next_in_line(session_key: str) -> Program:
@@ -315,19 +344,26 @@ def _ended_before(change: EndRun, fence: Fence) -> Program:
     return (yield from _next_in_line(change.session_key))
 
 
-def _end_cells(change: EndRun) -> Cells:
+def _end_cells(change: EndRun, fence: Fence, sequence: int) -> Cells:
     usage, error = change.usage, change.error
     return {
+        "by_id": fence.run_id,
+        "by_worker": fence.worker,
+        "by_epoch": fence.epoch,
+        "by_key": change.session_key,
         "new_status": change.status,
         "new_output": dumps(change.output),
         "new_error": None if error is None else dumps({"code": error.code, "message": error.message}),
         "new_finish_reason": change.finish_reason,
         "new_input_tokens": None if usage is None else usage.input_tokens,
         "new_output_tokens": None if usage is None else usage.output_tokens,
-        "new_model": None if usage is None else usage.model,
+        "new_model": None if usage is None or usage.model is None else plain(usage.model),
         "new_steps": change.steps,
         "new_last_seq": change.segment.last_seq,
         "new_ended_at": change.now,
+        "new_ended_sequence": sequence,
+        "new_closing": change.segment.data,
+        "new_closing_seq": change.segment.first_seq,
     }
 
 
@@ -336,10 +372,7 @@ def _end_session(change: EndRun, cell: Cells) -> Program:
     if change.usage is not None:
         cell["input_tokens"] += change.usage.input_tokens
         cell["output_tokens"] += change.usage.output_tokens
-    cell["updated_at"] = change.now
-    told = {"run_id": change.run_id, "status": change.status}
-    yield sessions.log_event(cell, f"{change.run_id}.ended", "RunEnded", told, change.now, change.run_id)
-    yield sessions.advance(cell)
+    yield sessions.count(cell, change.now)
 
 
 def _credit_query(run_id: str, owner: list[str], record: CreditRecord) -> Query:
@@ -354,7 +387,7 @@ def _credit_query(run_id: str, owner: list[str], record: CreditRecord) -> Query:
             "run_id": run_id,
             "agent_name": agent_name,
             "credits": str(record.credits),
-            "reason": record.reason,
+            "reason": plain(record.reason),
             "metadata": dumps(dict(record.metadata)),
             "created_at": record.recorded_at,
         },

@@ -36,13 +36,7 @@ FIND_OF_USER = Statement(
 )
 LOCK = Statement(select(*SESSION_COLUMNS).where(_table.c.key == bindparam("by_key")).with_for_update(), returns=True)
 INSERT = Statement(insert(_table))
-ADVANCE = Statement(
-    update(_table)
-    .where(_table.c.key == bindparam("by_key"))
-    .values(
-        {
-            name: bindparam(f"new_{name}")
-            for name in (
+_MOVED = (
                 "agent_name",
                 "updated_at",
                 "last_message_at",
@@ -58,8 +52,11 @@ ADVANCE = Statement(
                 "input_tokens",
                 "output_tokens",
             )
-        }
-    )
+_MOVING = tuple((f"new_{name}", name) for name in _MOVED)
+ADVANCE = Statement(
+    update(_table)
+    .where(_table.c.key == bindparam("by_key"))
+    .values({name: bindparam(f"new_{name}") for name in _MOVED})
 )
 _UPDATE = Statement(
     update(_table)
@@ -72,6 +69,29 @@ _UPDATE = Statement(
     )
     .returning(*SESSION_COLUMNS),
     returns=True,
+)
+_COUNTED = (
+    "head_position",
+    "head_chain",
+    "message_count",
+    "last_position",
+    "sequence",
+    "input_tokens",
+    "output_tokens",
+    "last_message_at",
+    "head_branch",
+)
+LOCK_COUNTED = Statement(
+    select(*(_table.c[name] for name in _COUNTED)).where(_table.c.key == bindparam("by_key")).with_for_update(),
+    returns=True,
+)
+COUNT = Statement(
+    update(_table)
+    .where(_table.c.key == bindparam("key"))
+    .values(
+        {name: bindparam(f"new_{name}") for name in _COUNTED if name != "head_branch"}
+        | {"updated_at": bindparam("new_updated_at")}
+    )
 )
 INSERT_EVENT = Statement(insert(schema.session_events))
 _runs_of_session = select(schema.runs.c.id).where(schema.runs.c.session_key == bindparam("by_key"))
@@ -93,13 +113,13 @@ def cells(row: Row) -> dict[str, Any]:
 
 
 def fresh(session: Session, *, recorded: bool = True) -> dict[str, Any]:
-    """The cells of a session that has no messages yet."""
+    """The cells of a session that has no messages yet; one that is not recorded takes no name from its owner."""
     return {
         "key": session.key,
         "organization": session.owner.organization,
         "owner": session.owner.user,
         "user_id": session.user_id,
-        "id": session.id,
+        "id": session.id if recorded else session.key,
         "agent_name": session.agent_name,
         "title": session.title,
         "metadata": dumps(session.metadata),
@@ -139,8 +159,35 @@ def find(session: Session, *, names_user: bool) -> Query:
 
 def advance(cell: Mapping[str, Any]) -> Query:
     """Write the moving parts of a session back."""
-    values = {f"new_{name}": value for name, value in cell.items()}
-    return Query(ADVANCE, {**values, "by_key": cell["key"]})
+    values = {new: cell[name] for new, name in _MOVING}
+    values["by_key"] = cell["key"]
+    return Query(ADVANCE, values)
+
+
+def counted(key: str, row: Row) -> dict[str, Any]:
+    """The cells of `LOCK_COUNTED`: what a run's end moves, and nothing else."""
+    cell = dict(zip(_COUNTED, row, strict=True))
+    cell["key"] = key
+    return cell
+
+
+def count(cell: Mapping[str, Any], now: Instant) -> Query:
+    """Write the cells of `counted` back."""
+    return Query(
+        COUNT,
+        {
+            "key": cell["key"],
+            "new_head_position": cell["head_position"],
+            "new_head_chain": cell["head_chain"],
+            "new_message_count": cell["message_count"],
+            "new_last_position": cell["last_position"],
+            "new_sequence": cell["sequence"],
+            "new_input_tokens": cell["input_tokens"],
+            "new_output_tokens": cell["output_tokens"],
+            "new_last_message_at": cell["last_message_at"],
+            "new_updated_at": now,
+        },
+    )
 
 
 def log_event(

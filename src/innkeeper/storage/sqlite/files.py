@@ -7,6 +7,7 @@ when the lock is taken belongs to a dead process.
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import sqlite3
 from pathlib import Path
@@ -23,12 +24,28 @@ class StoreLock:
 
     def acquire(self) -> None:
         """Raises: StoreInUse, with the pid of the holder."""
+        try:
+            self._take()
+        except StoreInUse as error:
+            if error.details["pid"] != str(os.getpid()):
+                raise
+            gc.collect()  # an app that nobody refers to any more lets go of its folder when it is collected
+            self._take()
+
+    def _take(self) -> None:
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
             os.close(descriptor)
+            if holder == str(os.getpid()):
+                raise StoreInUse(
+                    f"Another app of this very process (pid {holder}) uses the data folder {self._path.parent}. Serve"
+                    " one app, stop the other first, or give each its own with settings=load_settings({'data_dir': …})."
+                    " In tests, innkeeper.testing.create_test_client does so.",
+                    details={"pid": holder},
+                ) from None
             raise StoreInUse(
                 f"Another server (pid {holder}) uses the data folder {self._path.parent}. Stop it, give this one"
                 " another --data-dir, or set DATABASE_URL to PostgreSQL to run several.",

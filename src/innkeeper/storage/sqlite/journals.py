@@ -18,7 +18,7 @@ from typing import Any
 
 from innkeeper.core.changes import AcceptRun, AppendEvents, AppendMessages, Change, EndRun, Fence, Outcome
 from innkeeper.core.errors import InnkeeperError, StorageUnavailable
-from innkeeper.storage.programs import program
+from innkeeper.storage.programs import call
 from innkeeper.storage.sqlite.files import is_locked, storage_error
 
 MAX_BATCH = 64
@@ -30,7 +30,7 @@ Outcomes = tuple[Outcome, ...]
 
 
 class _Entry:
-    __slots__ = ("changes", "failure", "fence", "future", "outcomes", "wrote")
+    __slots__ = ("changes", "failure", "fence", "future", "is_alone", "outcomes", "wrote")
 
     def __init__(self, changes: Sequence[Change], fence: Fence | None, future: asyncio.Future[Outcomes]) -> None:
         self.changes = changes
@@ -39,6 +39,7 @@ class _Entry:
         self.outcomes: Outcomes = ()
         self.failure: BaseException | None = None
         self.wrote = False
+        self.is_alone = False
 
 
 class SqliteJournal:
@@ -112,29 +113,26 @@ class SqliteJournal:
         """Run an entry's programs. A rule that refuses fails this entry alone if it has written nothing."""
         entry.wrote, entry.failure = False, None
         try:
-            entry.outcomes = tuple(self._drive(change, entry) for change in entry.changes)
+            entry.outcomes = self._drive(entry)
         except InnkeeperError as refusal:
             if entry.wrote:
                 raise
             entry.failure = refusal
 
-    def _drive(self, change: Change, entry: _Entry) -> Outcome:
+    def _drive(self, entry: _Entry) -> Outcomes:
         execute = self._connection.execute
-        running = program(change, entry.fence)
+        running = call(entry.changes, entry.fence)
         try:
             query = next(running)
             while True:
                 statement, values = query
                 sql = statement.sqlite
+                entry.wrote |= statement.writes
                 cursor = execute(sql.sql, sql.arguments(values))
-                if statement.returns:
-                    query = running.send(cursor.fetchall())
-                else:
-                    entry.wrote = True
-                    query = running.send(())
+                query = running.send(cursor.fetchall() if statement.returns else ())
         except StopIteration as stop:
-            outcome: Outcome = stop.value
-            return outcome
+            outcomes: Outcomes = stop.value
+            return outcomes
 
     def _after(
         self, loop: asyncio.AbstractEventLoop, batch: list[_Entry], error: BaseException | None, waited: float
@@ -149,27 +147,37 @@ class SqliteJournal:
         if is_locked(error) and waited < LOCK_PATIENCE:
             self._queue.extendleft(reversed(batch))
             loop.call_later(_RETRY_EVERY, self._turn, loop, waited + _RETRY_EVERY)
-        elif is_locked(error) or len(batch) == 1:
+        elif is_locked(error) or len(batch) == 1 or all(entry.is_alone for entry in batch):
             for entry in batch:
                 entry.failure = error if isinstance(error, InnkeeperError) else storage_error(error)
             self._answer(batch)
             self._turn(loop)
         else:
-            self._submit(loop, batch, lambda: self._one_by_one(batch), LOCK_PATIENCE)
+            self._submit(loop, batch, lambda: self._one_by_one(batch), waited)
 
     def _one_by_one(self, batch: list[_Entry]) -> None:
         """Apply each entry in a savepoint of its own, so that one that fails does not fail its neighbours."""
+        for entry in batch:
+            entry.is_alone, entry.failure = True, None
+        while not self._tried_each([entry for entry in batch if entry.failure is None]):
+            pass
+        self._connection.execute("COMMIT")
+
+    def _tried_each(self, entries: list[_Entry]) -> bool:
+        """False if an entry failed in a way that undid those before it, as on a full disk."""
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
-        for entry in batch:
+        for entry in entries:
             connection.execute("SAVEPOINT entry")
             try:
                 self._apply_one(entry)
             except Exception as error:  # noqa: BLE001 - becomes the entry's answer
-                connection.execute("ROLLBACK TO entry")
                 entry.failure = error if isinstance(error, InnkeeperError) else storage_error(error)
+                if not connection.in_transaction:
+                    return False
+                connection.execute("ROLLBACK TO entry")
             connection.execute("RELEASE entry")
-        connection.execute("COMMIT")
+        return True
 
     @staticmethod
     def _answer(batch: list[_Entry]) -> None:
@@ -181,10 +189,12 @@ class SqliteJournal:
             else:
                 entry.future.set_result(entry.outcomes)
 
-    def close(self) -> None:
+    def close(self, *, waits: bool = True) -> None:
         """Refuse further calls, and wait for the commit that is under way."""
         self._is_closed = True
-        self._thread.shutdown(wait=True)
+        if waits:
+            self._idle.wait(2 * LOCK_PATIENCE)
+        self._thread.shutdown(wait=waits)
         self._connection.close()
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from innkeeper.storage.migrations import migrate_sqlite
+from innkeeper.storage.migrations import HEAD, current_sqlite_revision, migrate_sqlite
 from innkeeper.storage.readers import StoredRuns, StoredSessions
 from innkeeper.storage.sqlite.files import StoreLock, connect, prepare_folder, storage_error
 from innkeeper.storage.sqlite.journals import SqliteJournal
@@ -48,8 +48,8 @@ class SqliteFetch:
         sql = statement.sqlite
         return connection.execute(sql.sql, sql.arguments(values)).fetchall()
 
-    def close(self) -> None:
-        self._threads.shutdown(wait=True)
+    def close(self, *, waits: bool = True) -> None:
+        self._threads.shutdown(wait=waits)
         for connection in self._opened:
             connection.close()
 
@@ -74,8 +74,7 @@ class SqliteStore:
         prepare_folder(self.database)
         self._lock.acquire()
         try:
-            writer = connect(self.database)
-            migrate_sqlite(writer, self.database)
+            writer = self._migrated()
         except BaseException:
             self._lock.release()
             raise
@@ -83,6 +82,42 @@ class SqliteStore:
         self.journal = SqliteJournal(writer)
         self.sessions = StoredSessions(self._fetch)
         self.runs = StoredRuns(self._fetch)
+
+    def _migrated(self) -> sqlite3.Connection:
+        connection = connect(self.database)
+        try:
+            migrate_sqlite(connection, self.database)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    async def migrate(self) -> tuple[str | None, str]:
+        """Bring the schema up to date without serving, and tell from which revision to which; `open` does so by itself.
+
+        Raises: SetupError (StoreInUse among them).
+        """
+        prepare_folder(self.database)
+        self._lock.acquire()
+        try:
+            before = connect(self.database)
+            try:
+                revision = current_sqlite_revision(before)
+            finally:
+                before.close()
+            self._migrated().close()
+        finally:
+            self._lock.release()
+        return revision, HEAD
+
+    def abandon(self) -> None:
+        """Let go of everything; for a store whose event loop is gone, so that nobody can use it.
+
+        Waits for nothing, because the garbage collector may ask for it, in any thread.
+        """
+        self.journal.close(waits=False)
+        self._fetch.close(waits=False)
+        self._lock.release()
 
     async def close(self) -> None:
         await asyncio.to_thread(self.journal.close)

@@ -76,6 +76,11 @@ def upgrade() -> None:
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("started_at", sa.BigInteger(), nullable=True),
         sa.Column("ended_at", sa.BigInteger(), nullable=True),
+        sa.Column("started_sequence", sa.BigInteger(), nullable=True),
+        sa.Column("ended_sequence", sa.BigInteger(), nullable=True),
+        sa.Column("opening", sa.LargeBinary(), nullable=True),
+        sa.Column("closing", sa.LargeBinary(), nullable=True),
+        sa.Column("closing_seq", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("runs_by_age", "runs", ["organization", "owner", "id"], unique=False)

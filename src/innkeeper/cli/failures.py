@@ -1,0 +1,18 @@
+"""Failures: how a command that cannot go on says so: one line, and a traceback only for those who debug."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+from innkeeper.core.errors import InnkeeperError
+
+FAILED = 1
+
+
+def tell(error: InnkeeperError, *, debug: bool = False) -> int:
+    """Print `Error: …` on standard error; returns the exit code."""
+    if debug:
+        traceback.print_exception(error)
+    print(f"Error: {error.message}", file=sys.stderr, flush=True)
+    return FAILED

@@ -1,0 +1,44 @@
+"""`innkeeper`: runs one command, and turns what goes wrong into one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from innkeeper.version import __version__
+
+_FAILED, _INTERRUPTED = 1, 130
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command and end the process with its exit code: 0, 1 for a failure, 2 for wrong usage."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words == ["--version"]:
+        print(f"innkeeper {__version__}")
+        return
+    from innkeeper.cli.failures import tell
+    from innkeeper.core.errors import InnkeeperError
+
+    try:
+        _run(words)
+    except InnkeeperError as error:
+        sys.exit(tell(error, debug="--debug" in words))
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+    except BrokenPipeError:  # whoever read along has left: nothing more can be said, nor need be
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_FAILED)
+
+
+def _run(words: list[str]) -> None:
+    from innkeeper.cli.commands import cli, mount_models
+
+    if words[:1] == ["serve"]:
+        from innkeeper.cli.arguments import gather_modes
+        from innkeeper.config import MODES
+
+        words = gather_modes(words, MODES)
+    if not words or words[0] in ("models", "-h", "--help"):
+        mount_models()
+    cli(args=words, prog_name="innkeeper")

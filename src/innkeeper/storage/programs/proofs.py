@@ -1,0 +1,68 @@
+"""Proofs: how to see afterwards that a call of the journal was applied, when the answer to its COMMIT was lost.
+
+Ids and instants are a call's own, so a row that bears them was written by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import bindparam, select
+
+from innkeeper.core.changes import (
+    Accepted,
+    AcceptRun,
+    Appended,
+    AppendMessages,
+    BeginRun,
+    Begun,
+    Change,
+    CreateSession,
+    Outcome,
+    RecordCredits,
+)
+from innkeeper.storage import schema
+from innkeeper.storage.statements import Query, Statement
+
+_sessions, _messages, _runs, _credits = schema.sessions, schema.messages, schema.runs, schema.credit_records
+_RUN = Statement(select(_runs.c.id).where(_runs.c.id == bindparam("by_id")), returns=True)
+_BEGUN = Statement(
+    select(_runs.c.id).where(
+        _runs.c.id == bindparam("by_id"),
+        _runs.c.epoch == bindparam("by_epoch"),
+        _runs.c.worker == bindparam("by_worker"),
+        _runs.c.started_at == bindparam("by_started_at"),
+    ),
+    returns=True,
+)
+_SESSION = Statement(select(_sessions.c.key).where(_sessions.c.key == bindparam("by_key")), returns=True)
+_MESSAGE = Statement(
+    select(_messages.c.position).where(
+        _messages.c.session_key == bindparam("by_key"),
+        _messages.c.position == bindparam("by_position"),
+        _messages.c.created_at == bindparam("by_created_at"),
+        _messages.c.run_id.is_(None),
+    ),
+    returns=True,
+)
+_CREDIT = Statement(select(_credits.c.id).where(_credits.c.id == bindparam("by_id")), returns=True)
+
+
+def proof(changes: Sequence[Change], outcomes: Iterable[Outcome]) -> Query | None:
+    """Finds a row if and only if the call was applied; `None` where applying it again does no harm."""
+    for change, outcome in zip(changes, outcomes, strict=True):
+        match change, outcome:
+            case AcceptRun(run=run), Accepted():
+                return Query(_RUN, {"by_id": run.id})
+            case BeginRun(run_id=run_id, worker=worker, now=now), Begun(epoch=epoch):
+                told = {"by_id": run_id, "by_epoch": epoch, "by_worker": worker, "by_started_at": now}
+                return Query(_BEGUN, told)
+            case CreateSession(session=session), _:
+                return Query(_SESSION, {"by_key": session.key})
+            case AppendMessages(session_key=key, now=now), Appended(messages=(first, *_)):
+                return Query(_MESSAGE, {"by_key": key, "by_position": first.position, "by_created_at": now})
+            case RecordCredits(records=(record, *_)), _:
+                return Query(_CREDIT, {"by_id": record.id})
+            case _:
+                pass
+    return None
