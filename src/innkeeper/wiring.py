@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from innkeeper import runtimes
 from innkeeper.config import Settings
-from innkeeper.core.errors import SetupError
+from innkeeper.core.errors import MissingDependency, SetupError
 from innkeeper.http.contexts import RequestState, new_id, now
 from innkeeper.http.deps import House
 from innkeeper.http.gates import Gate, GateSettings
@@ -84,6 +84,7 @@ class Kernel:
             modes=frozenset(settings.allowed_modes),
         )
         self._started: Started | None = None
+        self._abandon: weakref.finalize[..., Any]
         self._starting: tuple[asyncio.AbstractEventLoop, asyncio.Task[Started]] | None = None
         self._began = time.monotonic()
 
@@ -105,12 +106,13 @@ class Kernel:
         started = self._started
         if started is not None and started.loop is loop:
             return started
-        if self._starting is None or self._starting[0] is not loop:
-            self._starting = (loop, loop.create_task(self._open()))
+        starting = self._starting
+        if starting is None or starting[0] is not loop:
+            starting = self._starting = (loop, loop.create_task(self._open()))
         try:
-            return await asyncio.shield(self._starting[1])
+            return await asyncio.shield(starting[1])
         finally:
-            if self._starting is not None and self._starting[1].done():
+            if self._starting is starting and starting[1].done():
                 self._starting = None
 
     async def _open(self) -> Started:
@@ -219,8 +221,12 @@ def open_store(settings: Settings) -> Store:
 
         return SqliteStore(_sqlite_path(url))
     if scheme in ("postgresql", "postgres"):
-        from innkeeper.storage.postgres.stores import PostgresStore
-
+        try:
+            from innkeeper.storage.postgres.stores import PostgresStore
+        except ModuleNotFoundError as error:
+            raise MissingDependency(
+                f"PostgreSQL needs the package {error.name}: pip install 'innkeeper[postgres]'."
+            ) from error
         return PostgresStore(url)
     raise SetupError(
         f"DATABASE_URL begins with {scheme!r}; use sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME."

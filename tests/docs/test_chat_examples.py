@@ -18,6 +18,8 @@ from innkeeper import Agent, agent_router, create_app, register_agent, session_r
 from tests.support.openai_upstream import Reply, Upstream
 from tests.support.servers import ServerFactory, serve_app
 
+pytestmark = pytest.mark.usefixtures("fresh_process")
+
 BASIC_USAGE = """
 from innkeeper import create_app, register_agent
 from innkeeper import Agent

@@ -17,7 +17,9 @@ from tests.support.apps import completion, content, frames, ledger, streamed
 from tests.support.openai_upstream import Reply, Upstream
 from tests.support.servers import ServerFactory, serve_app
 
-BASIC_SERVER = '''
+pytestmark = pytest.mark.usefixtures("fresh_process")
+
+BASIC_SERVER = """
 from innkeeper import ServerBase
 
 app = ServerBase()
@@ -40,7 +42,7 @@ async def log_completion(request, response):
 if __name__ == "__main__":
     import uvicorn
     uvicorn.run(app, host="0.0.0.0", port=8000)
-'''
+"""
 
 
 def test_basic_server_base_usage(innkeeper_server: ServerFactory) -> None:

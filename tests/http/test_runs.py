@@ -163,7 +163,7 @@ async def test_several_readers_join_a_running_run_anywhere_and_see_the_same_byte
 def test_slow_reader_holds_up_nobody_and_misses_nothing(http: httpx2.Client, inn: Inn) -> None:
     address = urlsplit(inn.url)
     with socket.create_connection((address.hostname, address.port), timeout=20) as slow:
-        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         body = b'{"agent_name": "flood", "input": "6000", "session_id": "slow"}'
         head = b"POST /chat/stream HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nConnection: close\r\n"
         slow.sendall(head % address.netloc.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
@@ -177,7 +177,7 @@ def test_slow_reader_holds_up_nobody_and_misses_nothing(http: httpx2.Client, inn
     replay = http.get(f"/runs/{run['id']}/events").content
     assert len(said(frames(replay))) == 6000 * 1024
     assert received.count(b'\n\ndata: [DONE]') == 1
-    assert received.count(b"id: ") == len(frames(replay))
+    assert received.count(b"\nid: ") == len(frames(replay))
 
 
 def test_cancelled_run_keeps_what_it_said(http: httpx2.Client, inn: Inn) -> None:

@@ -15,7 +15,7 @@ import pytest
 from innkeeper.apps.registration import default_agents
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def fresh_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As if the test were a program of its own: nothing registered, an empty working folder, its own data."""
     monkeypatch.chdir(tmp_path)

@@ -191,7 +191,7 @@ class Player:
 
     def _there(self, text: str) -> str:
         told = text.replace(f" --url http://127.0.0.1:{self.port}", "")  # said only where the port is not 8000
-        return told.replace(self.port, _PORT).replace(str(self.folder), "…").replace("\r", "")
+        return told.replace(self.port, _PORT).replace(str(self.folder), "…").replace("\r", "").rstrip() + "\n"
 
 
 @contextmanager

@@ -124,7 +124,17 @@ def _document(app: FastAPI, routes: list[Any]) -> None:
                 separate_input_output_schemas=app.separate_input_output_schemas,
                 external_docs=app.openapi_external_docs,
             )
+            _say_what_is_streamed(app.openapi_schema)
             app._openapi_routes_version = version
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _say_what_is_streamed(document: dict[str, Any]) -> None:
+    """Where a route answers with events only, take out the empty JSON schema that FastAPI adds to it."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            content = operation.get("responses", {}).get("200", {}).get("content", {})
+            if "text/event-stream" in content and content.get("application/json") == {"schema": {}}:
+                del content["application/json"]

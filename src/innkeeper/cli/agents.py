@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from innkeeper.cli.chat import clean
-from innkeeper.cli.clients import Connection
+from innkeeper.cli.terminals import clean
 from innkeeper.config import use_command_line
 from innkeeper.core.errors import SetupError
 
@@ -19,6 +18,8 @@ def show_served(url: str, api_key: str | None) -> None:
 
     Raises: SetupError.
     """
+    from innkeeper.cli.clients import Connection
+
     with Connection(url, api_key) as connection:
         _print_table(_row(agent, is_default=agent["is_default"]) for agent in connection.agents())
 
@@ -36,10 +37,10 @@ def show_targets(targets: Sequence[str], config: Path | None, env_file: Path | N
     kernel = kernel_of(load_app(locate(targets or load_settings().targets, Path.cwd()), Path.cwd()))
     if kernel is None:
         raise SetupError("Which agents this app serves only the running server knows: innkeeper agents --url URL.")
-    _print_table(_row(vars_of(agent.describe()), is_default=agent.is_default) for agent in kernel.agents)
+    _print_table(_row(_shown(agent.describe()), is_default=agent.is_default) for agent in kernel.agents)
 
 
-def vars_of(description: Any) -> dict[str, Any]:
+def _shown(description: Any) -> dict[str, Any]:
     """The fields that a row shows."""
     return {name: getattr(description, name) for name in ("name", "model", "tools", "description")}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,10 +9,9 @@ from typing import Any
 
 from innkeeper.cli.clients import Connection
 from innkeeper.cli.commands import DEFAULT_URL
+from innkeeper.cli.terminals import BOLD, DIM, PLAIN, clean
 from innkeeper.core.errors import InnkeeperError
 
-_DIM, _BOLD, _PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[0m"
-_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _HELP = "/new begins a new session, /history shows this one, /exit leaves. Ctrl-C stops an answer, Ctrl-D leaves."
 _LONGEST_ARGUMENTS = 100
 
@@ -87,7 +85,7 @@ def _greet(conversation: Conversation) -> None:
     names = [str(agent["name"]) for agent in conversation.connection.agents()]
     default = next((agent["name"] for agent in conversation.connection.agents() if agent["is_default"]), None)
     whom = conversation.agent or default or f"one of {', '.join(names)}"
-    print(f"Talking to {clean(str(whom))} at {conversation.connection.url}.\n{_DIM}{_HELP}{_PLAIN}\n")
+    print(f"Talking to {clean(str(whom))} at {conversation.connection.url}.\n{DIM}{_HELP}{PLAIN}\n")
     if conversation.session is not None:
         _show_history(conversation)
 
@@ -95,18 +93,18 @@ def _greet(conversation: Conversation) -> None:
 def _answer(conversation: Conversation, line: str) -> None:
     if line == "/new":
         conversation.session = None
-        print(f"{_DIM}A new session begins with what you say next.{_PLAIN}")
+        print(f"{DIM}A new session begins with what you say next.{PLAIN}")
     elif line == "/history":
         _show_history(conversation)
     elif line.startswith("/") and " " not in line:
-        print(f"{_DIM}{_HELP}{_PLAIN}")
+        print(f"{DIM}{_HELP}{PLAIN}")
     elif line:
         turn = _Turn(conversation, _Output())
         try:
             turn.take(line)
         except KeyboardInterrupt:
             turn.cancel()
-            print(f"\n{_DIM}(cancelled){_PLAIN}\n")
+            print(f"\n{DIM}(cancelled){PLAIN}\n")
         except InnkeeperError as error:
             print(f"Error: {error.message}\n", file=sys.stderr)
 
@@ -115,7 +113,7 @@ def _show_history(conversation: Conversation) -> None:
     session = conversation.connection.session(conversation.session) if conversation.session else None
     messages = session["messages"] if session else []
     if not messages:
-        print(f"{_DIM}Nothing has been said in this session yet.{_PLAIN}\n")
+        print(f"{DIM}Nothing has been said in this session yet.{PLAIN}\n")
     for message in messages:
         _show_message(message)
 
@@ -123,7 +121,7 @@ def _show_history(conversation: Conversation) -> None:
 def _show_message(message: Mapping[str, Any]) -> None:
     text = clean(_text_of(message["content"]))
     if message["role"] == "user":
-        print(f"{_BOLD}> {text}{_PLAIN}")
+        print(f"{BOLD}> {text}{PLAIN}")
     elif message["role"] == "assistant" and text:
         print(f"{text}\n")
 
@@ -132,11 +130,6 @@ def _text_of(content: str | Iterable[Mapping[str, Any]] | None) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     return "\n".join(str(part.get("text", f"[{part.get('type')}]")) for part in content)
-
-
-def clean(text: str) -> str:
-    """Text without what would steer a terminal."""
-    return _STEERING.sub("", text)
 
 
 class _Turn:
@@ -196,7 +189,7 @@ class _Output:
 
     def _aside(self, text: str) -> None:
         self.end()
-        print(f"{_DIM}· {text}{_PLAIN}", flush=True)
+        print(f"{DIM}· {text}{PLAIN}", flush=True)
 
     def _write(self, text: str) -> None:
         print(text, end="", flush=True)

@@ -122,9 +122,7 @@ class Front:
         await self._router.app(scope, receive, send)
 
     def _is_the_users(self, scope: Scope) -> bool:
-        return any(
-            route.matches(scope)[0] is Match.FULL and not _is_catch_all(route) for route in self._router.routes
-        )
+        return any(route.matches(scope)[0] is Match.FULL and not _is_catch_all(route) for route in self._router.routes)
 
 
 _CATCH_ALL = re.compile(r"/\{\w+:path\}")

@@ -13,10 +13,9 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 
-from innkeeper.core.errors import Forbidden, RouteNotFound, Unauthorized
-from innkeeper.http.problems import problems
+from innkeeper.core.errors import RouteNotFound
 from innkeeper.http.routes import needs, surface
 
 router = surface(tags=["Documents"])
@@ -29,11 +28,10 @@ ASSETS: Mapping[str, str] = {
 }
 """The files behind the pages, and their media types."""
 
-_READS = problems(Unauthorized, Forbidden)
-_PAGE: dict[int | str, dict[str, Any]] = {200: {"content": {"text/html": {}}, "description": "A page."}}
+_UNLISTED: dict[str, Any] = {"include_in_schema": False, "openapi_extra": needs("docs:read")}
 
 
-@router.get("/openapi.json", responses=_READS, openapi_extra=needs("docs:read"))
+@router.get("/openapi.json", **_UNLISTED)
 async def openapi(request: Request) -> Response:
     """This document."""
     document = request.app.openapi()
@@ -44,7 +42,7 @@ async def openapi(request: Request) -> Response:
     return JSONResponse(document)
 
 
-@router.get("/docs", responses={**_PAGE, **_READS}, response_class=HTMLResponse, openapi_extra=needs("docs:read"))
+@router.get("/docs", **_UNLISTED)
 async def docs(request: Request) -> Response:
     """The routes as a page on which they can be tried."""
     base = _base(request)
@@ -57,7 +55,7 @@ async def docs(request: Request) -> Response:
     )
 
 
-@router.get("/redoc", responses={**_PAGE, **_READS}, response_class=HTMLResponse, openapi_extra=needs("docs:read"))
+@router.get("/redoc", **_UNLISTED)
 async def redoc(request: Request) -> Response:
     """The routes as a page to read."""
     base = _base(request)
@@ -70,12 +68,7 @@ async def redoc(request: Request) -> Response:
     )
 
 
-@router.get(
-    "/docs/{name}",
-    include_in_schema=False,
-    responses=problems(Unauthorized, Forbidden, RouteNotFound),
-    openapi_extra=needs("docs:read"),
-)
+@router.get("/docs/{name}", **_UNLISTED)
 async def asset(name: str) -> Response:
     """A file behind the pages."""
     if name not in ASSETS:

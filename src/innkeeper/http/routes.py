@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, get_type_hints
 
 from fastapi import APIRouter, Request
@@ -24,7 +24,7 @@ from innkeeper.core.errors import MethodNotAllowed
 from innkeeper.http.bodies import check, parse_json, read_body, replayed
 from innkeeper.http.deps import MAX_CHAT_JSON, MAX_JSON, House, house_of
 from innkeeper.http.gates import PERMISSIONS, PUBLIC
-from innkeeper.http.problems import answer, invalid
+from innkeeper.http.problems import ErrorBody, answer, invalid
 
 Handler = Callable[..., Awaitable[Any]]
 _REQUEST_ID_MAX = 128
@@ -69,12 +69,12 @@ class SurfaceRoute(APIRoute):
     """One route of ours."""
 
     def __init__(self, path: str, endpoint: Handler, **options: Any) -> None:
-        super().__init__(path, endpoint, **options)
+        self.is_openai = path.startswith("/v1")
+        super().__init__(path, endpoint, **{**options, "responses": _documented(options, self.is_openai)})
         permission = (self.openapi_extra or {}).get("x-permission")
         if permission is None:
             raise TypeError(f"{path}: declare who may call it with openapi_extra=needs(...)")
         self.permission = str(permission)
-        self.is_openai = path.startswith("/v1")
         self._fast_model = _fast_model(endpoint)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -120,6 +120,14 @@ class SurfaceRoute(APIRoute):
         if isinstance(error, RequestValidationError):
             error = invalid(error.errors())
         return answer(error, request_id_of(scope), is_openai=self.is_openai, shows_errors=house.shows_errors)
+
+
+def _documented(options: Mapping[str, Any], is_openai: bool) -> dict[int | str, Any]:
+    """The responses that the document shows: any error has the one body, and OpenAI's clients expect 400 for 422."""
+    responses = {**(options.get("responses") or {}), "default": {"model": ErrorBody, "description": "Any other error."}}
+    if is_openai and (invalid := responses.pop(422, None)) is not None:
+        responses.setdefault(400, invalid)
+    return responses
 
 
 def _fast_model(endpoint: Handler) -> type[BaseModel] | None:

@@ -22,7 +22,7 @@ from innkeeper.core.identity import Caller
 from innkeeper.core.runs import StartRun
 from innkeeper.http.deps import House, Services, house_of
 from innkeeper.services.live import Ending, LiveRun
-from innkeeper.services.runs import ReaderGone, RunReading
+from innkeeper.services.readings import ReaderGone, RunReading
 
 _logger = logging.getLogger(__name__)
 

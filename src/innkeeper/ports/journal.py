@@ -17,6 +17,7 @@ class Journal(Protocol):
     - Calls are applied in the order in which they were made, as far as they concern one run or session.
     - Calls that arrive together may share a transaction; one that fails does not fail its neighbours.
     - With a `fence` that is behind, nothing is written and every outcome is `Stale`.
+    - `AppendEvents` or `EndRun` once more, after an answer that was lost, change nothing and answer the same.
     - The future fails with `StorageUnavailable` (or `StorageFull`) when the store does not answer, and
       with the core error that a change's own rule demands (`RunConflict`, `TooBusy`, …).
     """

@@ -19,6 +19,7 @@ from innkeeper.core.errors import (
     InnkeeperError,
     RunNotFound,
     ShuttingDown,
+    StorageUnavailable,
 )
 from innkeeper.core.events import RunStarted, payload
 from innkeeper.core.identity import Caller
@@ -34,6 +35,7 @@ from innkeeper.services.abilities import check_abilities
 from innkeeper.services.agents import AgentRegistry, ServedAgent
 from innkeeper.services.identities import end_user
 from innkeeper.services.live import Ending, LiveRun, Stop
+from innkeeper.services.readings import ReaderGone, RunReading
 from innkeeper.services.settlements import Settlements
 
 _logger = logging.getLogger(__name__)
@@ -87,6 +89,7 @@ class Runs:
         self._live: dict[str, LiveRun] = {}
         self._waiting: dict[str, _Waiting] = {}
         self._is_draining = False
+        self._disowning: set[asyncio.Task[None]] = set()
         self._settlements = Settlements(journal, now, new_id, shows_errors=shows_errors)
 
     # starting
@@ -103,8 +106,7 @@ class Runs:
         if start.parameters is not NO_PARAMETERS:
             check_abilities(agent.describe(), start.parameters)
         change = self._acceptance(caller, start, agent)
-        (outcome,) = await self._journal.commit((change,))
-        assert isinstance(outcome, Accepted), "an accept is answered with its run"
+        outcome = await self._accept(change)
         live = LiveRun(
             outcome.run,
             Fence(outcome.run.id, self._worker, outcome.epoch),
@@ -122,6 +124,20 @@ class Runs:
             execution = self._execute(live, agent, start, change.transcript, outcome)
             live.task = asyncio.create_task(execution)
         return live
+
+    async def _accept(self, change: AcceptRun) -> Accepted:
+        """Store the run. If nobody learns whether that succeeded, it is ended, so that it never blocks its session."""
+        accepting = self._journal.commit((change,))
+        try:
+            (outcome,) = await asyncio.shield(accepting)
+        except (asyncio.CancelledError, StorageUnavailable):
+            fence = Fence(change.run.id, self._worker, 1)
+            disowning = asyncio.create_task(self._settlements.disown(self._runs, change.run, fence, accepting))
+            self._disowning.add(disowning)
+            disowning.add_done_callback(self._disowning.discard)
+            raise
+        assert isinstance(outcome, Accepted), "an accept is answered with its run"
+        return outcome
 
     def _acceptance(self, caller: Caller, start: StartRun, agent: ServedAgent) -> AcceptRun:
         now, run_id = Instant(self._now()), f"run_{self._new_id()}"
@@ -354,8 +370,14 @@ class Runs:
         status: RunStatus | None = None,
     ) -> tuple[Sequence[Run], bool]:
         """Newest first, and whether there are more."""
+        session_key = None
+        if session_id is not None:
+            session = await self._sessions.find(caller, session_id)
+            if session is None:
+                return [], False
+            session_key = session.key
         return await self._runs.page(
-            caller, limit=limit, after=after, session_id=session_id, agent_name=agent_name, status=status
+            caller, limit=limit, after=after, session_key=session_key, agent_name=agent_name, status=status
         )
 
     async def follow(self, caller: Caller, run_id: str, after: int = 0) -> RunReading:
@@ -366,11 +388,11 @@ class Runs:
         live = self.find_live(caller, run_id)
         if live is None:
             await self.get(caller, run_id)
-        return RunReading(self, self._runs, run_id, live, after)
+        return RunReading(self._runs, run_id, live, after, self.left)
 
     def watch(self, live: LiveRun, after: int = 0) -> RunReading:
         """As `follow`, for a run at hand."""
-        return RunReading(self, self._runs, live.run.id, live, after)
+        return RunReading(self._runs, live.run.id, live, after, self.left)
 
     async def result(self, live: LiveRun, is_gone: Callable[[], bool]) -> Ending:
         """Wait for the end of a run, as one of its readers.
@@ -392,81 +414,6 @@ class Runs:
             self.left(live)
 
 
-class ReaderGone(Exception):
-    """Whoever waited for a run has left."""
-
-
-class RunReading:
-    """One reader of a run's log. It is slow or gone without anybody noticing but its own `next`."""
-
-    def __init__(self, runs: Runs, stored: RunReader, run_id: str, live: LiveRun | None, after: int) -> None:
-        self.after = after
-        self._runs = runs
-        self._stored = stored
-        self._run_id = run_id
-        self._live = live
-        self._is_closed = False
-        if live is not None:
-            live.readers += 1
-
-    async def next(self, patience: float | None = None) -> list[Segment] | None:
-        """The segments that follow; empty after `patience` seconds without any, `None` at the end or when closed.
-
-        Raises: StorageUnavailable when the log cannot be written.
-        """
-        while not self._is_closed:
-            batch = await self._ready()
-            if batch:
-                batch = _beyond(batch, self.after)
-                self.after = batch[-1].last_seq
-                return batch
-            live = self._live
-            if live is None or live.ended.done():
-                return None
-            if live.trouble is not None:
-                raise live.trouble
-            if not await _changed(live, patience):
-                return []
-        return None
-
-    async def _ready(self) -> list[Segment]:
-        """What is there now: from memory, or from the store when memory no longer reaches back that far."""
-        recent = self._live.recent(self.after) if self._live is not None else None
-        return list(await self._stored.segments(self._run_id, self.after)) if recent is None else recent
-
-    def close(self) -> None:
-        """The reader has gone; idempotent."""
-        if self._is_closed:
-            return
-        self._is_closed = True
-        if self._live is not None:
-            self._live.readers -= 1
-            self._live.wake()
-            self._runs.left(self._live)
-
-
-async def _changed(live: LiveRun, patience: float | None) -> bool:
-    if patience is None:
-        await live.changed()
-        return True
-    waiter = live.changed()
-    timer = asyncio.get_running_loop().call_later(patience, waiter.cancel)
-    try:
-        await waiter
-    except asyncio.CancelledError:
-        if waiter.cancelled() and not _is_being_cancelled():
-            return False
-        raise
-    finally:
-        timer.cancel()
-    return True
-
-
-def _is_being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
 async def _pump(live: LiveRun, events: AsyncIterator[object]) -> None:
     emit, since = live.emit, 0
     async with contextlib.aclosing(events):  # type: ignore[type-var]
@@ -480,15 +427,6 @@ async def _pump(live: LiveRun, events: AsyncIterator[object]) -> None:
                 await asyncio.sleep(0)
                 if live.is_backlogged:
                     await live.drained()
-
-
-def _beyond(batch: list[Segment], after: int) -> list[Segment]:
-    """The batch without events up to `after`, of which only the first segment can hold some."""
-    first = batch[0]
-    if first.first_seq > after:
-        return batch
-    kept = first.payloads()[after - first.first_seq + 1 :]
-    return [Segment(after + 1, len(kept), b"\n".join(kept)), *batch[1:]]
 
 
 def _name(context: RunContext, run: Run, agent: ServedAgent, start: StartRun) -> None:

@@ -12,8 +12,9 @@ from decimal import Decimal
 
 from innkeeper.core.agents import AgentDescription
 from innkeeper.core.changes import Ended, EndRun, Fence, Outcome, Segment
-from innkeeper.core.errors import InnkeeperError
+from innkeeper.core.errors import InnkeeperError, StorageUnavailable
 from innkeeper.core.events import EndStatus, RunEnded, RunFailed, payload, read
+from innkeeper.core.identity import Caller
 from innkeeper.core.runs import Run, RunError
 from innkeeper.core.times import Instant
 from innkeeper.core.usage import CreditRecord
@@ -152,6 +153,22 @@ class Settlements:
         if unfinished:
             _logger.warning("%d runs of a server that had died were ended as interrupted", len(unfinished))
         return len(unfinished)
+
+    async def disown(
+        self, runs: RunReader, run: Run, fence: Fence, accepting: asyncio.Future[tuple[Outcome, ...]]
+    ) -> None:
+        """End a run that may have been accepted, and that nobody will execute."""
+        await asyncio.wait([accepting])
+        pause = _FIRST_RETRY
+        while True:
+            try:
+                stored = await runs.find(Caller(run.owner), run.id)
+                if stored is not None and not stored.status.is_terminal:
+                    await self._interrupt(runs, stored, fence)
+                return
+            except StorageUnavailable:
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LAST_RETRY)
 
     async def _interrupt(self, runs: RunReader, run: Run, fence: Fence) -> None:
         assembler, last_seq = await _replayed(runs, run.id)

@@ -239,12 +239,12 @@ class StoredRuns:
         *,
         limit: int,
         after: str | None = None,
-        session_id: str | None = None,
+        session_key: str | None = None,
         agent_name: str | None = None,
         status: RunStatus | None = None,
     ) -> tuple[Sequence[Run], bool]:
         wanted = {
-            "session_id": session_id,
+            "session_key": session_key,
             "agent_name": agent_name,
             "status": None if status is None else status.value,
             "after": after,

@@ -118,7 +118,7 @@ runs = Table(
     Column("closing", LargeBinary),
     Column("closing_seq", BigInteger),
     Index("runs_by_age", "organization", "owner", "id"),
-    Index("runs_by_session", "session_key", "turn"),
+    Index("runs_by_session", "session_key", "id"),
     Index("runs_unfinished", "session_key", "status", sqlite_where=text("ended_at IS NULL"),
           postgresql_where=text("ended_at IS NULL")),
     Index("runs_one_at_a_time", "session_key", unique=True, sqlite_where=text("status = 'running'"),

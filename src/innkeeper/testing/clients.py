@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import threading
 import weakref
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -109,7 +109,11 @@ class _Stay:
 
     def end_elsewhere(self) -> None:
         """Stop from a thread that nothing waits for: the garbage collector asks for it, in any thread."""
-        threading.Thread(target=self.end, name="innkeeper-test-end", daemon=True).start()
+        threading.Thread(target=self._end_unless_all_ends, name="innkeeper-test-end", daemon=True).start()
+
+    def _end_unless_all_ends(self) -> None:
+        with suppress(RuntimeError):  # where the interpreter shuts down, nothing can be stopped in order any more
+            self.end()
 
 
 def _remove(folder: Path) -> None:

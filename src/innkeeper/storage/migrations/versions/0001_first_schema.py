@@ -84,7 +84,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("runs_by_age", "runs", ["organization", "owner", "id"], unique=False)
-    op.create_index("runs_by_session", "runs", ["session_key", "turn"], unique=False)
+    op.create_index("runs_by_session", "runs", ["session_key", "id"], unique=False)
     op.create_index(
         "runs_one_at_a_time",
         "runs",
