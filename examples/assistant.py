@@ -12,7 +12,8 @@ from innkeeper import Agent, register_agent
 assistant = Agent(
     name="assistant",
     model="local:smollm2",
-    instructions="You are a helpful assistant. Answer in a few short sentences.",
+    instructions="You are a helpful assistant.",
+    temperature=0,  # so small a model talks nonsense when it is left to chance
     description="A small language model that runs on this machine.",
 )
 

@@ -14,6 +14,8 @@ from uuid import uuid4
 
 import pytest
 
+from innkeeper.core.errors import SetupError
+from innkeeper.runtimes import weights
 from tests.support.servers import ServerFactory
 from tests.support.services import ServiceMissing, running_postgres, running_redis
 
@@ -71,3 +73,17 @@ def innkeeper_server(tmp_path: Path) -> Iterator[ServerFactory]:
     factory = ServerFactory(tmp_path)
     yield factory
     factory.close()
+
+
+@pytest.fixture(scope="session")
+def weights_cache(request: pytest.FixtureRequest) -> Path:
+    """A cache folder that holds the weights of smollm2: `INNKEEPER_TEST_CACHE`, or pytest's own, kept for reruns."""
+    chosen = os.environ.get("INNKEEPER_TEST_CACHE")
+    folder = Path(chosen) if chosen else request.config.cache.mkdir("innkeeper")
+    try:
+        weights.pull("smollm2", folder)
+    except SetupError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(error.message)
+    return folder

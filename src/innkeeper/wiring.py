@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import sys
 import time
 import weakref
 from dataclasses import dataclass
@@ -144,6 +145,7 @@ class Kernel:
         self._started = Started(store, runs, sessions, asyncio.get_running_loop())
         self._abandon = weakref.finalize(self, store.abandon)
         self._abandon.atexit = False
+        _prepare_process()
         return self._started
 
     async def drain(self) -> None:
@@ -183,11 +185,16 @@ class Kernel:
         }
 
 
-def _quieten_collector() -> None:
-    """Spare the garbage collector what lives as long as the process; it then costs a tenth of the requests less."""
+def _prepare_process() -> None:
+    """Make this process a good server.
+
+    The garbage collector is spared what lives as long as the process. Threads change places quickly, because
+    the one that commits would otherwise wait for up to 5 ms before it may begin.
+    """
     if gc.get_freeze_count() == 0:
         gc.freeze()
         gc.set_threshold(max(gc.get_threshold()[0], 10_000), 20, 50)
+    sys.setswitchinterval(min(sys.getswitchinterval(), 0.0001))
 
 
 def _gate_settings(settings: Settings) -> GateSettings:

@@ -8,7 +8,7 @@ import queue
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -171,11 +171,9 @@ def test_a_request_whose_run_is_cancelled_is_finalized_once(stage: Stage, tmp_pa
 
 
 def test_a_request_that_the_servers_stop_cuts_off_is_finalized_once(stage: Stage, tmp_path: Path) -> None:
-    with serve_app(stage.app, timeout_graceful_shutdown=1) as url:
-        with raw(url, "/endless/chat/completions", completion(stream=True, grace=0)) as connection:
-            read_until(connection, b"first")
-            connection = connection.dup()
-    connection.close()
+    with ExitStack() as left_open, serve_app(stage.app, timeout_graceful_shutdown=1) as url:
+        request = raw(url, "/endless/chat/completions", completion(stream=True, grace=0))
+        read_until(left_open.enter_context(request), b"first")
     stage.ends.get_nowait()
     assert stage.ends.empty()
     assert ledger(tmp_path / "data") == [("3", "finalize", {})]
@@ -257,6 +255,26 @@ def test_the_background_task_of_an_agents_response_runs_at_the_end(stream: bool,
     answer = create_test_client(app).post("/teller/chat/completions", json=completion(stream=stream))
     assert (streamed(answer.text) if stream else answer.json()["choices"][0]["message"]["content"]) == "text"
     assert order == ["stream", *(["hook"] if has_hook else []), "background"]
+
+
+def test_the_background_task_waits_for_a_stream_that_its_client_has_left() -> None:
+    app, began, order = ServerBase(), threading.Event(), []
+
+    @app.agent("teller")
+    async def teller(messages: Any) -> Any:
+        async def body() -> AsyncIterator[str]:
+            try:
+                yield "text"
+                began.set()
+                await asyncio.Event().wait()
+            finally:
+                order.append("stream")
+
+        return StreamingResponse(body(), background=BackgroundTask(lambda: order.append("background")))
+
+    with serve_app(app) as url, raw(url, "/teller/chat/completions", completion(stream=True, grace=0.2)):
+        assert began.wait(PATIENCE)
+    assert order == ["stream", "background"]
 
 
 def test_the_hook_of_a_stream_finds_what_the_agent_returned() -> None:

@@ -55,8 +55,8 @@ async def test_hooks_see_every_surface() -> None:
 
 
 def test_a_hook_rejects_with_its_status_detail_and_headers() -> None:
-    app, ran = echoing(), []
-    app.agent("spy")(lambda messages: ran.append(messages) or "ran")
+    app, spy = echoing(), MockAgent("spy")
+    app.agent("spy")(spy)
 
     @app.agent.before_request
     async def paid(request: Request) -> None:
@@ -67,7 +67,7 @@ def test_a_hook_rejects_with_its_status_detail_and_headers() -> None:
     assert answer.json()["error"]["code"] == "INSUFFICIENT_CREDITS"
     assert answer.json()["error"]["message"] == "Top up first."
     assert answer.headers["x-balance"] == "0"
-    assert ran == []
+    assert spy.calls == []
 
 
 def test_a_rejection_whose_detail_is_an_object_keeps_it() -> None:
@@ -118,8 +118,8 @@ def test_an_exception_of_a_hook_is_logged_and_passed_over(caplog: pytest.LogCapt
 
 @pytest.mark.parametrize("error", [RuntimeError("secret"), SystemExit("secret")])
 def test_an_exception_of_a_required_hook_answers_500_without_its_text(error: BaseException) -> None:
-    app, ran = echoing(), []
-    app.agent("spy")(lambda messages: ran.append(messages) or "ran")
+    app, spy = echoing(), MockAgent("spy")
+    app.agent("spy")(spy)
 
     @app.agent.before_request(required=True)
     def authenticate(request: Request) -> None:
@@ -128,7 +128,7 @@ def test_an_exception_of_a_required_hook_answers_500_without_its_text(error: Bas
     answer = create_test_client(app).post("/spy/chat/completions", json=completion())
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "INTERNAL_ERROR")
     assert "secret" not in answer.text
-    assert ran == []
+    assert spy.calls == []
 
 
 @pytest.mark.parametrize("path", ["/chat", "/v1/chat/completions", "/echo/chat/completions"])

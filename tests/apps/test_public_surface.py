@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def test_the_pages_of_documentation_load_nothing_from_elsewhere(make: Any) -> No
 
 def _sources(text: str) -> list[str]:
     parts = text.replace("'", '"').split('"')
-    return [part for before, part in zip(parts, parts[1:], strict=False) if before.endswith(("src=", "href="))]
+    return [part for before, part in pairwise(parts) if before.endswith(("src=", "href="))]
 
 
 def test_the_pages_of_documentation_ask_for_credentials(tmp_path: Path) -> None:

@@ -114,7 +114,10 @@ def test_a_declared_agent_has_the_tools_that_it_names(folder: Folder) -> None:
         ("model: test\ntemperature: warm", "temperature: Input should be a valid number"),
         ("model: test\ntools: [beside]", "the tool 'beside' is not of the form module:function."),
         ("model: test\ntools: ['beside:noe']", "the tool 'beside:noe' is no function of beside. Did you mean 'none'?"),
-        ("model: test\ntools: ['nowhere:one']", "the tool 'nowhere:one' cannot be loaded. There is no module 'nowhere'"),
+        (
+            "model: test\ntools: ['nowhere:one']",
+            "the tool 'nowhere:one' cannot be loaded. There is no module 'nowhere'",
+        ),
         ("model: [", "is not valid YAML"),
         ("", "declares no agent: it must say at least model: …"),
         ("model: test\nname: no name", "'no name' is not a usable agent name"),
@@ -139,7 +142,10 @@ def test_a_mistake_in_a_declaration_is_told_with_its_place(folder: Folder, text:
         ),
         ("mine:ecko", "mine has no 'ecko'. Did you mean 'echo'?"),
         ("mine.py:", "'mine.py:' does not name an attribute: write module:attribute or file.py:attribute."),
-        ("nine:echo", "There is no module 'nine': it is not installed, and {folder} has no nine.py. Did you mean 'mine'?"),
+        (
+            "nine:echo",
+            "There is no module 'nine': it is not installed, and {folder} has no nine.py. Did you mean 'mine'?",
+        ),
         ("notes.txt", "notes.txt is neither a Python file (.py) nor an agent's declaration (.yaml)."),
         ("empty", "The folder {folder}/empty declares no agent: it has no *.yaml. Name a file in it."),
         (
@@ -161,7 +167,9 @@ def test_a_wrong_target_is_told_with_what_was_looked_for_and_where(folder: Folde
 
 def test_nothing_to_serve_is_told_with_what_could_be(folder: Folder) -> None:
     message = folder.error("serve")
-    assert message.startswith(f"There is nothing to serve: {folder.path} has no agents/*.yaml, and no target was given.")
+    assert message.startswith(
+        f"There is nothing to serve: {folder.path} has no agents/*.yaml, and no target was given."
+    )
 
 
 def test_an_app_stands_alone(folder: Folder) -> None:

@@ -70,7 +70,7 @@ async def test_runs_are_filtered_by_session_agent_and_status(store: Store) -> No
     assert len(await ids(session_key=running.session_key)) == 3
     assert await ids(session_key=elsewhere.session_key) == [elsewhere.id]
     assert await ids(status=RunStatus.QUEUED) == [queued.id]
-    assert await ids(session_id="s", status=RunStatus.RUNNING) == [running.id]
+    assert await ids(session_key=running.session_key, status=RunStatus.RUNNING) == [running.id]
     assert len(await ids(agent_name="echo")) == 4
     assert await ids(agent_name="other") == []
 

@@ -105,15 +105,17 @@ def test_the_request_model_makes_the_documented_body(assistant: FastAPI) -> None
 async def test_streaming_response(assistant: FastAPI) -> None:
     printed = ""
     with serve_app(assistant) as url:
-        async with httpx2.AsyncClient() as client:
-            async with client.stream(
+        async with (
+            httpx2.AsyncClient() as client,
+            client.stream(
                 "POST",
                 f"{url}/chat",
                 json={"agent_name": "assistant", "input": "Explain decorators", "stream": True},
-            ) as response:
-                async for line in response.aiter_lines():
-                    if line.startswith("data: "):
-                        printed += line[6:] + "\n"
+            ) as response,
+        ):
+            async for line in response.aiter_lines():
+                if line.startswith("data: "):
+                    printed += line[6:] + "\n"
     *events, end = printed.splitlines()
     assert end == "[DONE]"
     assert "".join(json.loads(one).get("content", "") for one in events) == "You asked: Explain decorators"
@@ -195,13 +197,15 @@ async def test_websocket_streaming(assistant: FastAPI) -> None:
 async def test_sse_streaming(assistant: FastAPI) -> None:
     said = ""
     with serve_app(assistant) as url:
-        async with httpx2.AsyncClient() as client:
-            async with client.stream(
+        async with (
+            httpx2.AsyncClient() as client,
+            client.stream(
                 "GET", f"{url}/stream", params={"agent_name": "assistant", "input": "Tell me a story"}
-            ) as response:
-                async for line in response.aiter_lines():
-                    if line.startswith("data: ") and line != "data: [DONE]":
-                        said += json.loads(line[6:]).get("content", "")
+            ) as response,
+        ):
+            async for line in response.aiter_lines():
+                if line.startswith("data: ") and line != "data: [DONE]":
+                    said += json.loads(line[6:]).get("content", "")
     assert said == "You asked: Tell me a story"
 
 

@@ -11,12 +11,14 @@ import openai
 import pytest
 from fastapi.responses import StreamingResponse
 
-from innkeeper import RequestState, Server, ServerBase, get_context, pricing
+import innkeeper
+from innkeeper import RequestState, Server, ServerBase, pricing
 from innkeeper.testing import MockAgent, create_test_client
 from tests.support.apps import completion, content, frames, ledger, streamed
 from tests.support.openai_upstream import Reply, Upstream
 from tests.support.servers import ServerFactory, serve_app
 
+get_context: Any = innkeeper.get_context  # the examples do not ask whether there is a context
 pytestmark = pytest.mark.usefixtures("fresh_process")
 
 BASIC_SERVER = """

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from innkeeper.core.context import RunContext
-from innkeeper.core.errors import SetupError
 from innkeeper.core.events import AgentEvent
 from innkeeper.core.messages import Message
 from innkeeper.ports.agents import Runtime
-from innkeeper.runtimes import weights
 from innkeeper.testing.runtimes import new_context, play
 from tests.support.openai_upstream import Upstream, running_upstream
 
@@ -45,20 +41,6 @@ def collect() -> Collect:
         return await play(runtime, *(messages or ("hi",)), **turn)
 
     return collected
-
-
-@pytest.fixture(scope="session")
-def weights_cache(request: pytest.FixtureRequest) -> Path:
-    """A cache folder that holds the weights of smollm2: `INNKEEPER_TEST_CACHE`, or pytest's own, kept for reruns."""
-    chosen = os.environ.get("INNKEEPER_TEST_CACHE")
-    folder = Path(chosen) if chosen else request.config.cache.mkdir("innkeeper")
-    try:
-        weights.pull("smollm2", folder)
-    except SetupError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(error.message)
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -238,15 +238,13 @@ def _pattern(shown: str) -> re.Pattern[str]:
 
 
 def kinds(text: str) -> list[str]:
-    """What kind of line follows what: the names in a JSON object, and nothing of its values."""
-    found = [_kind(line) for line in text.splitlines() if line.strip()]
+    """What kind of line follows what: the names in a JSON object, and nothing of its values or of its number."""
+    lines = [line.strip() for line in text.splitlines()]
+    found = [_kind(line) for line in lines if line and line != "…" and not line.startswith("id: ")]
     return [kind for kind, _ in groupby(found)]
 
 
 def _kind(line: str) -> str:
-    line = line.strip()
-    if line.startswith("id: "):
-        return "id"
     try:
         value = json.loads(line.removeprefix("data: "))
     except ValueError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -79,8 +80,8 @@ class ServerProcess:
         """What every process under this name has written to its standard output and error."""
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
 
-    def start(self, *, timeout: float = 30) -> None:
-        """Returns when the server answers. Raises: RuntimeError with its log, if it does not."""
+    def launch(self) -> None:
+        """Start the process and return at once; for a server that says by itself where it listens."""
         with self.log_file.open("ab") as output:
             self._process = subprocess.Popen(
                 self._command,
@@ -92,12 +93,25 @@ class ServerProcess:
                 start_new_session=True,
             )
         wardens.entrust(self._process, ending=signal.SIGKILL)
+
+    def start(self, *, timeout: float = 30) -> None:
+        """Returns when the server answers. Raises: RuntimeError with its log, if it does not."""
+        self.launch()
         deadline = time.monotonic() + timeout
         while not self._is_ready():
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if not self.is_alive or time.monotonic() > deadline:
                 self.kill()
                 raise RuntimeError(f"The server did not start: {' '.join(self._command)}\n{self.log}")
             time.sleep(0.02)
+
+    def wait_for_log(self, pattern: str, *, timeout: float = 30) -> str:
+        """The first group of `pattern`, once the log holds it. Raises: RuntimeError with the log, if it does not."""
+        deadline = time.monotonic() + timeout
+        while (found := re.search(pattern, self.log)) is None:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"The server did not log {pattern!r}:\n{self.log}")
+            time.sleep(0.02)
+        return found[1]
 
     def kill(self) -> None:
         """SIGKILL to the whole process group."""
@@ -190,6 +204,15 @@ class ServerFactory:
         server = ServerProcess(command, folder=self.folder, environment=environment, readiness=readiness)
         self._servers.append(server)
         server.start(timeout=timeout)
+        return server
+
+    def launch(self, target: str | Path, *options: str, env: Mapping[str, str] | None = None) -> ServerProcess:
+        """`innkeeper serve TARGET OPTIONS`, without a port of the test's choice and without waiting for an answer."""
+        command = [sys.executable, "-m", "innkeeper", "serve", str(target), *options]
+        environment = clean_environment(self.folder / "data", env)
+        server = ServerProcess(command, folder=self.folder, environment=environment)
+        self._servers.append(server)
+        server.launch()
         return server
 
     def write(self, name: str, source: str) -> Path:

@@ -122,7 +122,24 @@ def payload(event: Event) -> bytes:
     if type(event) is RunStarted:
         told = json_string(event.run_id), json_string(event.session_id), json_string(event.agent_name)
         return b'{"type":"run","run_id":%b,"session_id":%b,"agent_name":%b}' % told
+    if type(event) is RunEnded:
+        return _ended(event)
     return _dumps(_shown(event))
+
+
+def _ended(event: RunEnded) -> bytes:
+    usage = _dumps(shown_usage(event.usage)) if event.usage is not None else b"null"
+    reason = b'"%b"' % event.finish_reason.encode() if event.finish_reason else b"null"
+    return (
+        b'{"type":"done","run_id":%b,"session_id":%b,"status":"%b","output":%b,"usage":%b,"finish_reason":%b}'
+    ) % (
+        json_string(event.run_id),
+        json_string(event.session_id),
+        event.status.encode(),
+        json_string(event.output),
+        usage,
+        reason,
+    )
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode

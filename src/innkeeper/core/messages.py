@@ -123,13 +123,9 @@ def chain(parent: str, message: Message) -> str:
     """
     if message.is_internal or message.is_instruction:
         return parent
-    told = _encode(
-        [
-            parent,
-            message.role,
-            message.content or "",
-            [use.id for use in message.tool_calls],
-            message.tool_call_id,
-        ],
-    )
-    return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
+    content = message.content or ""
+    if not isinstance(content, str):
+        content = _encode(content)
+    tools = ",".join(use.id for use in message.tool_calls) if message.tool_calls else ""
+    told = f"{parent}|{message.role}|{len(content)}|{content}|{tools}|{message.tool_call_id or ''}"
+    return hashlib.blake2b(told.encode(errors="surrogatepass"), digest_size=16).hexdigest()

@@ -8,7 +8,6 @@ from innkeeper.http.problems import CODES, facts, respond, run_error_facts
 from innkeeper.http.turns import Turn
 from innkeeper.services.live import Ending, Stop
 
-
 _RETRY_AFTER = "5"
 """Seconds after which a turn that waited in vain may be tried again."""
 

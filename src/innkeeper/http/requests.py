@@ -35,7 +35,7 @@ class ChatRequest(BaseModel):
     stream: StrictBool = Field(default=False, description="Answer with Server-Sent Events.")
     metadata: dict[str, Any] = Field(default_factory=dict)
     on_disconnect: Literal["continue", "cancel"] = "continue"
-    grace: float = Field(default=0, ge=0, le=3600, allow_inf_nan=False, description="Seconds.")
+    grace: float = Field(default=0, strict=True, ge=0, le=3600, allow_inf_nan=False, description="Seconds.")
     when_busy: Literal["queue", "reject"] = "queue"
 
     _checked_names = field_validator("agent_name", "session_id", "user_id")(printable)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import Query, Response
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator
 
 from innkeeper.core.errors import (
     AgentNotFound,
@@ -53,7 +53,7 @@ class UpdateSessionRequest(BaseModel):
 
     title: Title | None = None
     metadata: dict[str, Any] | None = None
-    archived: bool | None = None
+    archived: StrictBool | None = None
 
 
 class AppendMessagesRequest(BaseModel):
@@ -163,6 +163,7 @@ async def delete_session(
     session = await services.sessions.get(caller, session_id, user_id)
     await services.runs.cancel_session(session)
     await services.sessions.delete(session)
+    await services.runs.cancel_session(session)  # whatever began in between
     return Response(status_code=204)
 
 

@@ -90,7 +90,7 @@ class Turn:
         if (background := _background_of(self.context)) is not None:
             try:
                 await background()
-            except Exception as error:  # noqa: BLE001 - user code may raise anything, and nobody waits for it
+            except Exception as error:
                 _logger.error("the background task of run %s failed", live.run.id, exc_info=error)
         if records := self.context.unsettled_records():
             try:

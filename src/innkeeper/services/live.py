@@ -260,9 +260,12 @@ class LiveRun:
         if self.is_settling or self.stop is not None:
             return False
         self.stop = stop
-        if self.task is not None:
-            self.task.cancel()
+        self._loop.call_soon(self._cancel)  # a task that is cancelled before its first step would never settle
         return True
+
+    def _cancel(self) -> None:
+        if self.task is not None and not self.is_settling:
+            self.task.cancel()
 
 
 def _scrubbed(content: str) -> str:

@@ -67,6 +67,7 @@ branches = Table(
     Column("branch", Integer, primary_key=True),
     Column("parent_branch", Integer, nullable=False),
     Column("fork_position", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 messages = Table(
@@ -81,6 +82,7 @@ messages = Table(
     Column("body", Text, nullable=False),
     Column("chain", String, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 runs = Table(
@@ -137,6 +139,7 @@ segments = Table(
     Column("data", LargeBinary, nullable=False),
     Column("digest", LargeBinary, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 session_events = Table(
@@ -151,6 +154,7 @@ session_events = Table(
     Column("metadata", Text, nullable=False),
     Column("source", String, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 credit_records = Table(

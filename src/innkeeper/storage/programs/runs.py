@@ -135,7 +135,9 @@ _END = Statement(
 _BLANK = Statement(
     update(_table)
     .where(_table.c.id == bindparam("by_id"))
-    .values(input=literal_column("'[]'"), output=null(), metadata=literal_column("'{}'"), opening=null(), closing=null())
+    .values(
+        input=literal_column("'[]'"), output=null(), metadata=literal_column("'{}'"), opening=null(), closing=null()
+    )
 )
 _OWNER_OF = Statement(
     select(_table.c.recorded, _table.c.organization, _table.c.owner, _table.c.user_id, _table.c.agent_name).where(

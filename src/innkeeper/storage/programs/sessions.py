@@ -37,21 +37,21 @@ FIND_OF_USER = Statement(
 LOCK = Statement(select(*SESSION_COLUMNS).where(_table.c.key == bindparam("by_key")).with_for_update(), returns=True)
 INSERT = Statement(insert(_table))
 _MOVED = (
-                "agent_name",
-                "updated_at",
-                "last_message_at",
-                "head_position",
-                "head_branch",
-                "head_chain",
-                "message_count",
-                "last_position",
-                "last_branch",
-                "instructions",
-                "turns",
-                "sequence",
-                "input_tokens",
-                "output_tokens",
-            )
+    "agent_name",
+    "updated_at",
+    "last_message_at",
+    "head_position",
+    "head_branch",
+    "head_chain",
+    "message_count",
+    "last_position",
+    "last_branch",
+    "instructions",
+    "turns",
+    "sequence",
+    "input_tokens",
+    "output_tokens",
+)
 _MOVING = tuple((f"new_{name}", name) for name in _MOVED)
 ADVANCE = Statement(
     update(_table)

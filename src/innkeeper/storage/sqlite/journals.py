@@ -51,6 +51,7 @@ class SqliteJournal:
         self._thread = ThreadPoolExecutor(1, "innkeeper-writer")
         self._is_busy = False
         self._is_closed = False
+        self.batches = 0
         self._idle = threading.Event()
         self._idle.set()
 
@@ -106,6 +107,7 @@ class SqliteJournal:
 
     def _apply(self, batch: list[_Entry]) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
+        self.batches += 1
         for entry in batch:
             self._apply_one(entry)
 

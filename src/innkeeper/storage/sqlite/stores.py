@@ -12,6 +12,7 @@ from typing import Any
 
 from innkeeper.storage.migrations import HEAD, current_sqlite_revision, migrate_sqlite
 from innkeeper.storage.readers import StoredRuns, StoredSessions
+from innkeeper.storage.sqlite.checkpoints import Checkpoints
 from innkeeper.storage.sqlite.files import StoreLock, connect, prepare_folder, storage_error
 from innkeeper.storage.sqlite.journals import SqliteJournal
 from innkeeper.storage.statements import Rows, Statement
@@ -80,6 +81,7 @@ class SqliteStore:
             raise
         self._fetch = SqliteFetch(self.database)
         self.journal = SqliteJournal(writer)
+        self._checkpoints = Checkpoints(self.database, lambda journal=self.journal: journal.batches)  # type: ignore[misc]
         self.sessions = StoredSessions(self._fetch)
         self.runs = StoredRuns(self._fetch)
 
@@ -115,11 +117,13 @@ class SqliteStore:
 
         Waits for nothing, because the garbage collector may ask for it, in any thread.
         """
+        self._checkpoints.close(waits=False)
         self.journal.close(waits=False)
         self._fetch.close(waits=False)
         self._lock.release()
 
     async def close(self) -> None:
+        await asyncio.to_thread(self._checkpoints.close)
         await asyncio.to_thread(self.journal.close)
         await asyncio.to_thread(self._fetch.close)
         self._lock.release()

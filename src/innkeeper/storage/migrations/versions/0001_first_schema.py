@@ -17,6 +17,7 @@ def upgrade() -> None:
         sa.Column("parent_branch", sa.Integer(), nullable=False),
         sa.Column("fork_position", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("session_key", "branch"),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "credit_records",
@@ -45,6 +46,7 @@ def upgrade() -> None:
         sa.Column("chain", sa.String(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("session_key", "position"),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "runs",
@@ -110,6 +112,7 @@ def upgrade() -> None:
         sa.Column("digest", sa.LargeBinary(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("run_id", "first_seq"),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "session_events",
@@ -123,6 +126,7 @@ def upgrade() -> None:
         sa.Column("source", sa.String(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("session_key", "sequence"),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "sessions",
