@@ -11,7 +11,8 @@ import pytest
 
 from tests.cli.conftest import ECHO, Folder
 from tests.support.openai_upstream import running_upstream
-from tests.support.servers import ServerFactory
+from tests.support.servers import ServerFactory, clean_environment
+from tests.support.terminals import CTRL_C, terminal
 
 INNKEEPER = [sys.executable, "-m", "innkeeper"]
 DECLARED = "model: openai-chat:gpt-4o-mini\ntemperature: 0.9\nmax_tokens: 9\n"
@@ -351,3 +352,19 @@ def test_a_server_that_does_not_answer_is_told_with_its_url(folder: Folder) -> N
     assert message == (
         "No server answers at http://127.0.0.1:9. Start one with `innkeeper serve`, or name another with --url."
     )
+
+
+def test_in_a_terminal_it_says_the_same_and_nobody_else_says_anything(folder: Folder) -> None:
+    folder.write("agents/brief.yaml", "model: test\n")
+    environment = clean_environment(folder.path / "data", {"NO_COLOR": "1"})
+    quiet_under_tests = ("PYTEST_VERSION", "PYTEST_CURRENT_TEST", "CI")
+    environment = {name: value for name, value in environment.items() if name not in quiet_under_tests}
+    command = [*INNKEEPER, "serve", "brief", "--port", "0"]
+    with terminal(command, folder=folder.path, environment=environment) as person:
+        screen = person.wait_for("Stop    Ctrl-C\n")
+        url = re.search(r"listens at (\S+)", screen)
+        assert url is not None and "  Agents  brief (default)  test\n" in screen
+        assert say(url[1]).json()["output"] == "You said: Hello"
+        person.type(CTRL_C)
+        assert person.wait() == 0
+        assert person.rest().strip() in ("", "^C")

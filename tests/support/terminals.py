@@ -46,6 +46,12 @@ class Terminal:
         """The exit code."""
         return self._process.wait(timeout)
 
+    def rest(self) -> str:
+        """All that is still to be seen of a program that has ended."""
+        while chunk := self._read():
+            self._unread += chunk.decode(errors="replace").replace("\r\n", "\n")
+        return _STYLES.sub("", self._unread)
+
     def _read(self) -> bytes:
         try:
             return os.read(self._master, 65536)

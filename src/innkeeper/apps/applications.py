@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from innkeeper.apps.registration import AppAgents, default_agents
 from innkeeper.config import Settings, load_settings
 from innkeeper.http.app import build
-from innkeeper.http.dispatching import Front
+from innkeeper.http.dispatching import Front, shorten
 from innkeeper.version import __version__
 from innkeeper.wiring import Kernel, runtime_settings
 
@@ -73,6 +73,7 @@ def install(app: FastAPI, settings: Settings, agents: AppAgents | None, *, has_d
     dispatcher = build(kernel.house, has_documents=has_documents)
     app.router.default = dispatcher
     app.router.middleware_stack = Front(app.router, dispatcher)
+    shorten(app, dispatcher)
     app.router.lifespan_context = _lifespan(app.router.lifespan_context, kernel)
     _document(app, dispatcher.routes)
     if settings.cors_origins:

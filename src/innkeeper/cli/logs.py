@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TextIO
 
 from innkeeper.core.errors import SetupError
 
@@ -41,12 +42,24 @@ def configure(level: str, file: Path | None) -> None:
 
 
 def _handler(file: Path | None) -> logging.Handler:
+    handler: logging.Handler
     try:
-        handler = logging.StreamHandler(sys.stderr) if file is None else logging.FileHandler(file, encoding="utf-8")
+        handler = _StandardError() if file is None else logging.FileHandler(file, encoding="utf-8")
     except OSError as error:
         raise SetupError(f"The log file {file} cannot be written: {error.strerror}.") from error
     handler.setFormatter(_Line("%(asctime)s %(levelname)-7s %(message)s"))
     return handler
+
+
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Writes to what standard error is now: while a progress bar moves, that is a place above the bar."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]  # logging keeps one for ever
+        return sys.stderr
 
 
 class _Line(logging.Formatter):

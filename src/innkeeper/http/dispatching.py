@@ -15,7 +15,7 @@ from fastapi.exception_handlers import http_exception_handler
 from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Mount, Router, WebSocketRoute
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from innkeeper.core.errors import InnkeeperError, RouteNotFound
 from innkeeper.http.deps import House
@@ -47,6 +47,7 @@ class Dispatcher:
             else:
                 self._shared.setdefault(route.path, []).append(route)
         self._fixed = {path: routes[0] for path, routes in self._shared.items() if len(routes) == 1}
+        self.fast = {path: route for path, route in self._fixed.items() if route.is_fast}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self.find(scope) or self._pick(self._last, scope)
@@ -123,6 +124,38 @@ class Front:
 
     def _is_the_users(self, scope: Scope) -> bool:
         return any(route.matches(scope)[0] is Match.FULL and not _is_catch_all(route) for route in self._router.routes)
+
+
+class ShortWay:
+    """An app without middleware and routes of its user's has nothing to ask before a fixed route of ours.
+
+    FastAPI's own layers, which guard users' code, cost a request as much as a whole bare app does.
+    """
+
+    def __init__(self, app: Any, full: ASGIApp, dispatcher: Dispatcher) -> None:
+        self._app = app
+        self._full = full
+        self._fast = dispatcher.fast
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not scope.get("root_path") and not self._app.router.routes:
+            route = self._fast.get(scope["path"])
+            if route is not None:
+                scope["router"] = self._app.router
+                await route.handle(scope, receive, send)
+                return
+        await self._full(scope, receive, send)
+
+
+def shorten(app: Any, dispatcher: Dispatcher) -> None:
+    """Let requests to fixed routes of ours take the short way, unless the app turns out to have middleware."""
+    build_full = app.build_middleware_stack
+
+    def build() -> ASGIApp:
+        full: ASGIApp = build_full()
+        return full if app.user_middleware else ShortWay(app, full, dispatcher)
+
+    app.build_middleware_stack = build
 
 
 _CATCH_ALL = re.compile(r"/\{\w+:path\}")

@@ -77,6 +77,11 @@ class SurfaceRoute(APIRoute):
         self.permission = str(permission)
         self._fast_model = _fast_model(endpoint)
 
+    @property
+    def is_fast(self) -> bool:
+        """Whether the handler needs nothing of FastAPI's."""
+        return self._fast_model is not None
+
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
         house = house_of(request)

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from typing import Any
 
+import pydantic_ai
 from pydantic_ai import Agent, AgentRun, CallToolsNode, ModelRequestNode
 from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.capabilities import ReinjectSystemPrompt
@@ -56,6 +57,8 @@ from innkeeper.runtimes.pydantic_ai_messages import converse
 from innkeeper.runtimes.pydantic_ai_requests import client_tools, client_toolset, model_settings, wishes
 from innkeeper.runtimes.relays import Emit, relayed
 from innkeeper.runtimes.settings import RuntimeSettings
+
+pydantic_ai.BANNER_ENABLED = False  # the terminal of a server is not the library's to greet in
 
 
 class PydanticAIRuntime:

@@ -260,12 +260,14 @@ class LiveRun:
         if self.is_settling or self.stop is not None:
             return False
         self.stop = stop
-        self._loop.call_soon(self._cancel)  # a task that is cancelled before its first step would never settle
+        if self.task is not None:
+            # Not at once: a task that is cancelled before its first step would never settle.
+            self._loop.call_soon(self._cancel, self.task)
         return True
 
-    def _cancel(self) -> None:
-        if self.task is not None and not self.is_settling:
-            self.task.cancel()
+    def _cancel(self, task: asyncio.Task[None]) -> None:
+        if not self.is_settling:
+            task.cancel()
 
 
 def _scrubbed(content: str) -> str:
