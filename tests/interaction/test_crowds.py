@@ -12,7 +12,7 @@ import pytest
 from tests.support.inns import Inn
 from tests.support.surfaces import SURFACES
 
-CLIENTS, REQUESTS = 32, 25
+CLIENTS, REQUESTS = 32, 50
 
 
 @pytest.fixture
@@ -82,3 +82,23 @@ async def test_first_turns_of_one_new_session_make_it_once(inn: Inn, client: htt
     assert {answer.status_code for answer in answers} == {200}
     found = (await client.get("/sessions", params={"limit": 200})).json()["sessions"]
     assert [session["message_count"] for session in found if session["id"] == "made-once"] == [20]
+
+
+async def test_session_that_is_deleted_under_its_crowd_leaves_no_turn_without_an_end(
+    inn: Inn, client: httpx2.AsyncClient
+) -> None:
+    async def act(number: int) -> int:
+        choose = random.Random(number)  # noqa: S311
+        body = {"input": "Hello", "session_id": "contested"}
+        if choose.random() < 0.1:
+            return (await client.delete("/sessions/contested")).status_code
+        if choose.random() < 0.3:
+            body["when_busy"] = "reject"
+        return (await client.post(choose.choice(["/chat", "/chat/stream"]), json=body, timeout=20)).status_code
+
+    for start in range(0, 600, 10):
+        statuses = await asyncio.gather(*(act(start + offset) for offset in range(10)))
+        assert set(statuses) <= {200, 204, 404, 409, 429}, "nobody waits in vain, nothing breaks"
+    assert (await client.get("/status")).json()["active_requests"] == 0
+    for status in ("queued", "running"):
+        assert (await client.get("/runs", params={"status": status})).json()["runs"] == []

@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -216,10 +216,10 @@ def _environment(folder: Path, port: str) -> dict[str, str]:
     return {**environment, "PATH": f"{programs}{os.pathsep}{environment['PATH']}", "COLUMNS": "100"}
 
 
-def _await(url: str, process: subprocess.Popen[bytes], log: object) -> None:
+def _await(url: str, process: subprocess.Popen[bytes], log: Callable[[], str]) -> None:
     deadline = time.monotonic() + 30
     while True:
-        assert process.poll() is None and time.monotonic() < deadline, f"The server did not start:\n{log()}"  # type: ignore[operator]
+        assert process.poll() is None and time.monotonic() < deadline, f"The server did not start:\n{log()}"
         try:
             with urlopen(url, timeout=2):
                 return

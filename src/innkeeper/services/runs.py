@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from innkeeper.core.agents import AgentDescription
-from innkeeper.core.changes import Accepted, AcceptRun, BeginRun, Begun, Fence, RecordCredits, Segment
+from innkeeper.core.changes import Accepted, AcceptRun, BeginRun, Begun, Fence, Missing, Outcome, RecordCredits, Segment
 from innkeeper.core.context import RunContext, reset_context, set_context
 from innkeeper.core.errors import (
     InnkeeperError,
@@ -89,6 +89,9 @@ class Runs:
         self._limits = limits
         self._live: dict[str, LiveRun] = {}
         self._waiting: dict[str, _Waiting] = {}
+        self._beginning: dict[str, asyncio.Task[None]] = {}
+        self._accepting: dict[str, asyncio.Future[None]] = {}
+        self._called: set[str] = set()
         self._is_draining = False
         self._disowning: set[asyncio.Task[None]] = set()
         self._settlements = Settlements(journal, now, new_id, shows_errors=shows_errors)
@@ -107,23 +110,29 @@ class Runs:
         if start.parameters is not NO_PARAMETERS:
             check_abilities(agent.describe(), start.parameters)
         change = self._acceptance(caller, start, agent)
-        outcome = await self._accept(change)
-        live = LiveRun(
-            outcome.run,
-            Fence(outcome.run.id, self._worker, outcome.epoch),
-            context,
-            self._journal,
-            first=change.first,
-            on_disconnect=start.on_disconnect,
-            grace=start.grace,
-        )
-        self._live[outcome.run.id] = live
-        _name(context, outcome.run, agent, start)
-        if outcome.run.status is RunStatus.QUEUED:
-            self._wait(live, agent, start, change.transcript)
-        else:
-            execution = self._execute(live, agent, start, change.transcript, outcome)
-            live.task = asyncio.create_task(execution)
+        accepting = self._accepting[change.run.id] = asyncio.get_running_loop().create_future()
+        try:
+            outcome = await self._accept(change)
+            live = LiveRun(
+                outcome.run,
+                Fence(outcome.run.id, self._worker, outcome.epoch),
+                context,
+                self._journal,
+                first=change.first,
+                on_disconnect=start.on_disconnect,
+                grace=start.grace,
+            )
+            self._live[outcome.run.id] = live
+            _name(context, outcome.run, agent, start)
+            if outcome.run.status is RunStatus.QUEUED:
+                self._wait(live, agent, start, change.transcript)
+            else:
+                execution = self._execute(live, agent, start, change.transcript, outcome)
+                live.task = asyncio.create_task(execution)
+        finally:
+            del self._accepting[change.run.id]
+            self._called.discard(change.run.id)
+            accepting.set_result(None)
         return live
 
     async def _accept(self, change: AcceptRun) -> Accepted:
@@ -134,12 +143,17 @@ class Runs:
             (outcome,) = accepting.result()
         except (asyncio.CancelledError, StorageUnavailable):
             fence = Fence(change.run.id, self._worker, 1)
-            disowning = asyncio.create_task(self._settlements.disown(self._runs, change.run, fence, accepting))
+            disowning = asyncio.create_task(self._disown(change.run, fence, accepting))
             self._disowning.add(disowning)
             disowning.add_done_callback(self._disowning.discard)
             raise
         assert isinstance(outcome, Accepted), "an accept is answered with its run"
         return outcome
+
+    async def _disown(self, run: Run, fence: Fence, accepting: asyncio.Future[tuple[Outcome, ...]]) -> None:
+        next_run_id = await self._settlements.disown(self._runs, run, fence, accepting)
+        if next_run_id is not None:
+            self._call(next_run_id)
 
     def _acceptance(self, caller: Caller, start: StartRun, agent: ServedAgent) -> AcceptRun:
         now, run_id = Instant(self._now()), f"run_{self._new_id()}"
@@ -199,8 +213,11 @@ class Runs:
         failure: BaseException | None = None
         try:
             messages = await self._conversation(transcript, placed)
-            turn = Turn(messages, start.parameters, start.stream)
-            await _pump(live, agent.runtime.run(turn, live.context))
+            if messages:
+                turn = Turn(messages, start.parameters, start.stream)
+                await _pump(live, agent.runtime.run(turn, live.context))
+            else:  # the session has been deleted meanwhile
+                live.stop = live.stop or Stop.CANCELLED
         except asyncio.CancelledError:
             live.stop = live.stop or Stop.INTERRUPTED
         except Exception as error:  # noqa: BLE001 - agent code may raise anything; the run carries it
@@ -234,9 +251,8 @@ class Runs:
             return
         next_run_id = await self._settlements.settle(live, description, failure)
         self._live.pop(live.run.id, None)
-        if next_run_id is not None and (waiting := self._waiting.pop(next_run_id, None)) is not None:
-            waiting.expiry.cancel()
-            waiting.live.task = asyncio.create_task(self._begin(waiting))
+        if next_run_id is not None:
+            self._call(next_run_id)
 
     # queueing
 
@@ -244,8 +260,19 @@ class Runs:
         loop = asyncio.get_running_loop()
         expiry = loop.call_later(self._limits.queue_seconds, self.stop, live, Stop.NEVER_BEGAN)
         self._waiting[live.run.id] = _Waiting(live, agent, start, transcript, expiry)
+        if live.run.id in self._called:
+            self._call(live.run.id)
+
+    def _call(self, run_id: str) -> None:
+        """It is the turn of a queued run, of which this process may not have been told yet that it is stored."""
+        if (waiting := self._waiting.pop(run_id, None)) is not None:
+            waiting.expiry.cancel()
+            self._beginning[run_id] = asyncio.create_task(self._begin(waiting))
+        elif run_id in self._accepting:
+            self._called.add(run_id)
 
     async def _begin(self, waiting: _Waiting) -> None:
+        """The run's turn has come. Whoever stops it meanwhile leaves its end to us, who will know its fence."""
         live, start = waiting.live, waiting.start
         change = BeginRun(
             live.run.id,
@@ -255,24 +282,28 @@ class Runs:
             self._worker,
             Instant(self._now()),
         )
+        outcome: Outcome | None = None
         try:
             (outcome,) = await self._journal.commit((change,))
-        except (InnkeeperError, asyncio.CancelledError) as error:
-            live.stop = live.stop or Stop.INTERRUPTED
-            await self._settle(live, None, error if isinstance(error, InnkeeperError) else None)
-            return
-        if not isinstance(outcome, Begun):
-            live.stop = Stop.INTERRUPTED
+        except InnkeeperError as error:
+            live.report_trouble(error)
+        finally:
+            live.task = self._beginning.pop(live.run.id)
+        if isinstance(outcome, Begun):
+            live.fence = Fence(live.run.id, self._worker, outcome.epoch)
+        elif live.stop is None:
+            live.stop = Stop.CANCELLED if isinstance(outcome, Missing) else Stop.INTERRUPTED
+        if live.stop is not None:
             await self._settle(live, None, None)
             return
-        live.fence = Fence(live.run.id, self._worker, outcome.epoch)
+        assert isinstance(outcome, Begun), "else it has been stopped"
         await self._execute(live, waiting.agent, start, waiting.transcript, outcome)
 
     # stopping
 
     def stop(self, live: LiveRun, why: Stop) -> None:
         """End a run from outside; its code gets a moment to react, then the run ends without it."""
-        if not live.halt(why):
+        if not live.halt(why) or live.run.id in self._beginning:
             return
         waiting = self._waiting.pop(live.run.id, None)
         if waiting is not None:
@@ -309,7 +340,9 @@ class Runs:
         return await self.get(caller, run_id)
 
     async def cancel_session(self, session: Session) -> None:
-        """Cancel what runs or waits in a session, and wait until it has ended."""
+        """Cancel what runs or waits in a session or is just being accepted, and wait until it has ended."""
+        if self._accepting:
+            await asyncio.wait(list(self._accepting.values()), timeout=self._limits.stop_seconds)
         found = [live for live in self._live.values() if live.run.session_key == session.key]
         for live in reversed(found):
             self.stop(live, Stop.CANCELLED)

@@ -156,21 +156,22 @@ class Settlements:
 
     async def disown(
         self, runs: RunReader, run: Run, fence: Fence, accepting: asyncio.Future[tuple[Outcome, ...]]
-    ) -> None:
-        """End a run that may have been accepted, and that nobody will execute."""
+    ) -> str | None:
+        """End a run that may have been accepted, and that nobody will execute; as `settle`, returns who is next."""
         await asyncio.wait([accepting])
         pause = _FIRST_RETRY
         while True:
             try:
                 stored = await runs.find(Caller(run.owner), run.id)
-                if stored is not None and not stored.status.is_terminal:
-                    await self._interrupt(runs, stored, fence)
-                return
+                if stored is None or stored.status.is_terminal:
+                    return None
+                outcome = await self._interrupt(runs, stored, fence)
+                return outcome.next_run_id if isinstance(outcome, Ended) else None
             except StorageUnavailable:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LAST_RETRY)
 
-    async def _interrupt(self, runs: RunReader, run: Run, fence: Fence) -> None:
+    async def _interrupt(self, runs: RunReader, run: Run, fence: Fence) -> Outcome:
         assembler, last_seq = await _replayed(runs, run.id)
         status, error = _STOPPED[Stop.INTERRUPTED]
         ending = Ending(status, assembler.output, assembler.usage, None, assembler.steps, (), error, Stop.INTERRUPTED)
@@ -179,7 +180,8 @@ class Settlements:
             return Segment(last_seq + 1, len(events), b"\n".join(payload(event) for event in events))
 
         change = self._change(run, assembler, ending, cut, ())
-        await self._journal.commit((change,), fence)
+        (outcome,) = await self._journal.commit((change,), fence)
+        return outcome
 
 
 async def _replayed(runs: RunReader, run_id: str) -> tuple[Assembler, int]:
