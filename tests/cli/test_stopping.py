@@ -101,6 +101,25 @@ async def mine(messages):
     assert "The server did not end within 9 s and is ended now." in server.log
 
 
+def test_a_second_ctrl_c_ends_a_server_at_once(innkeeper_server: ServerFactory) -> None:
+    code = """
+def mine(messages):
+    print("began", flush=True)
+    time.sleep(600)
+"""
+    innkeeper_server.write("mine.py", AGENT.format(code=code))
+    server = innkeeper_server("mine.py")
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(ask, server.url)
+        server.wait_for_log("(began)")
+        server.send_signal(signal.SIGINT)
+        server.wait_for_refusal()
+        server.send_signal(signal.SIGINT)
+        assert server.wait(timeout=5) == 130
+        assert isinstance(answer.exception(), httpx2.HTTPError)
+    assert "Traceback" not in server.log
+
+
 def test_what_the_user_registered_for_the_end_of_the_process_runs(innkeeper_server: ServerFactory) -> None:
     innkeeper_server.write("mine.py", "import atexit\natexit.register(print, 'goodbye', flush=True)\n" + ECHO)
     server = innkeeper_server("mine.py")

@@ -10,7 +10,14 @@ import pytest
 
 from tests.support.inns import Inn, history
 
-ROUTES = ["/chat", "/chat/stream", "/sessions", "/sessions/s/messages", "/v1/chat/completions", "/echo/chat/completions"]
+ROUTES = [
+    "/chat",
+    "/chat/stream",
+    "/sessions",
+    "/sessions/s/messages",
+    "/v1/chat/completions",
+    "/echo/chat/completions",
+]
 JSON = {"content-type": "application/json"}
 
 
@@ -63,7 +70,9 @@ def test_body_of_another_type_is_refused(http: httpx2.Client, path: str, content
     assert (answer.status_code, answer.json()["error"]["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
 
 
-@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "Application/JSON", "application/json ;x=y"])
+@pytest.mark.parametrize(
+    "content_type", ["application/json; charset=utf-8", "Application/JSON", "application/json ;x=y"]
+)
 def test_json_is_json_however_it_is_written(http: httpx2.Client, content_type: str) -> None:
     answer = http.post("/chat", content=b'{"input": "Hi"}', headers={"content-type": content_type})
     assert answer.status_code == 200

@@ -35,7 +35,9 @@ def test_request_that_came_through_a_proxy_is_not_local(http: httpx2.Client, hea
     assert answer.headers["www-authenticate"] == "Bearer"
 
 
-@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "127.0.0.1.nip.io", "10.0.0.1", "[::2]", ""])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "localhost.evil.example", "127.0.0.1.nip.io", "10.0.0.1", "[::2]", ""]
+)
 @pytest.mark.parametrize("path", ["/chat", "/live", "/nothing", "/echo"])
 def test_foreign_host_is_misdirected_on_every_path(http: httpx2.Client, host: str, path: str) -> None:
     answer = http.post(path, json={"input": "Hi"}, headers={"host": host})
@@ -136,5 +138,7 @@ def test_allowed_hosts_are_answered_for_but_are_not_local(tmp_path: Path) -> Non
 def test_two_hosts_are_refused(inn: Inn) -> None:
     address = urlsplit(inn.url)
     with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
-        connection.sendall(b"GET /agents HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
+        connection.sendall(
+            b"GET /agents HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"
+        )
         assert connection.recv(100).split(b" ")[1] in (b"400", b"421")

@@ -70,7 +70,7 @@ def test_request_id_is_made_where_none_was_sent_or_it_is_harmful(http: httpx2.Cl
     made = [http.get("/live").headers["x-request-id"] for _ in range(2)]
     assert made[0] != made[1] and all(made)
     for sent in ("x" * 129, "größe", "a\tb"):
-        given = http.get("/live", headers={"x-request-id": sent.encode("latin-1")}).headers["x-request-id"]
+        given = http.get("/live", headers={b"x-request-id": sent.encode("latin-1")}).headers["x-request-id"]
         assert given and given != sent
 
 

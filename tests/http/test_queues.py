@@ -71,7 +71,9 @@ def test_turn_that_would_rather_be_rejected_is_told_who_holds_the_session(http: 
         performance.end()
         first.read()
     assert history(http, "rejecting") == [("user", "rejects")], "what was refused is not in the history"
-    assert http.post("/chat", json={"input": "Now", "session_id": "rejecting", "when_busy": "reject"}).status_code == 200
+    assert (
+        http.post("/chat", json={"input": "Now", "session_id": "rejecting", "when_busy": "reject"}).status_code == 200
+    )
 
 
 def test_eleventh_waiting_turn_is_refused_with_a_time_to_retry(http: httpx2.Client, inn: Inn) -> None:

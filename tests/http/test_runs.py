@@ -122,7 +122,12 @@ def test_cursor_out_of_bounds_is_refused(http: httpx2.Client, after: str) -> Non
 
 
 def test_unknown_run_is_404_on_every_route(http: httpx2.Client) -> None:
-    for method, path in (("GET", "/runs/no"), ("GET", "/runs/no/events"), ("POST", "/runs/no/cancel"), ("GET", "/runs/%00")):
+    for method, path in (
+        ("GET", "/runs/no"),
+        ("GET", "/runs/no/events"),
+        ("POST", "/runs/no/cancel"),
+        ("GET", "/runs/%00"),
+    ):
         answer = http.request(method, path)
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "RUN_NOT_FOUND")
 
@@ -176,7 +181,7 @@ def test_slow_reader_holds_up_nobody_and_misses_nothing(http: httpx2.Client, inn
             received += chunk
     replay = http.get(f"/runs/{run['id']}/events").content
     assert len(said(frames(replay))) == 6000 * 1024
-    assert received.count(b'\n\ndata: [DONE]') == 1
+    assert received.count(b"\n\ndata: [DONE]") == 1
     assert received.count(b"\nid: ") == len(frames(replay))
 
 

@@ -127,7 +127,9 @@ def test_patch_changes_what_it_names(http: httpx2.Client) -> None:
     assert changed["updated_at"] > changed["created_at"]
 
 
-@pytest.mark.parametrize("body", [{"owner": "eve"}, {"id": "other"}, {"title": 5}, {"archived": "maybe"}, {"metadata": []}])
+@pytest.mark.parametrize(
+    "body", [{"owner": "eve"}, {"id": "other"}, {"title": 5}, {"archived": "maybe"}, {"metadata": []}]
+)
 def test_patch_of_anything_else_is_refused(http: httpx2.Client, body: Json) -> None:
     http.post("/chat", json={"input": "Hi", "session_id": "firm"})
     answer = http.patch("/sessions/firm", json=body)
@@ -175,7 +177,10 @@ def test_messages_are_appended_without_running_anything(http: httpx2.Client, inn
     assert [(message["content"], message["position"], message["run_id"]) for message in answer.json()["messages"]] == [
         ("One", 1, None)
     ]
-    several = [{"role": "assistant", "content": "Two"}, {"role": "user", "content": [{"type": "text", "text": "Three"}]}]
+    several = [
+        {"role": "assistant", "content": "Two"},
+        {"role": "user", "content": [{"type": "text", "text": "Three"}]},
+    ]
     http.post("/sessions/appended/messages", json={"messages": several})
     assert inn.seen == []
     http.post("/chat", json={"input": "Four", "session_id": "appended"})
@@ -230,7 +235,9 @@ def test_concurrent_appends_lose_nothing(http: httpx2.Client) -> None:
     assert sorted(told) == sorted(f"{number}-{part}" for number in range(64) for part in range(3))
     for at in range(0, 192, 3):
         number = told[at].split("-")[0]
-        assert told[at : at + 3] == [f"{number}-{part}" for part in range(3)], "what is appended together stays together"
+        assert told[at : at + 3] == [f"{number}-{part}" for part in range(3)], (
+            "what is appended together stays together"
+        )
 
 
 @pytest.mark.parametrize(

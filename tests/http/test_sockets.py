@@ -9,6 +9,7 @@ import httpx2
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
+from websockets.sync.connection import Connection
 
 from tests.support.inns import Inn, Json, ended, history
 
@@ -17,7 +18,7 @@ def socket(inn: Inn, **options: Any) -> ClientConnection:
     return connect(f"ws{inn.url.removeprefix('http')}/ws/chat", **options)
 
 
-def turn(connection: ClientConnection, **body: Any) -> list[Json]:
+def turn(connection: Connection, **body: Any) -> list[Json]:
     """One turn: its events up to `done` or an error."""
     connection.send(json.dumps(body))
     found: list[Json] = []
@@ -26,7 +27,7 @@ def turn(connection: ClientConnection, **body: Any) -> list[Json]:
     return found
 
 
-def refusal(connection: ClientConnection, message: str | bytes) -> Json:
+def refusal(connection: Connection, message: str | bytes) -> Json:
     """The one frame with which a message is refused."""
     connection.send(message)
     frame = json.loads(connection.recv(timeout=10))

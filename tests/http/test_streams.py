@@ -138,7 +138,9 @@ def test_get_without_input_names_it(http: httpx2.Client) -> None:
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, "input")
 
 
-@pytest.mark.parametrize(("site", "status"), [("same-origin", 200), ("none", 200), ("same-site", 403), ("cross-site", 401)])
+@pytest.mark.parametrize(
+    ("site", "status"), [("same-origin", 200), ("none", 200), ("same-site", 403), ("cross-site", 401)]
+)
 def test_get_refuses_what_a_foreign_page_sends(http: httpx2.Client, site: str, status: int) -> None:
     before = http.get("/runs").json()["runs"]
     answer = http.get("/stream", params={"input": "Hi"}, headers={"sec-fetch-site": site})

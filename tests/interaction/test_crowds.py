@@ -24,8 +24,9 @@ async def client(inn: Inn) -> AsyncIterator[httpx2.AsyncClient]:
 
 async def visit(client: httpx2.AsyncClient, number: int) -> list[str]:
     """One client's requests, on surfaces of its choice; returns what its session must hold."""
-    choose = random.Random(number)  # noqa: S311
-    session_id, spoken = f"crowd-{number}", []
+    choose = random.Random(number)
+    session_id = f"crowd-{number}"
+    spoken: list[str] = []
     for turn in range(REQUESTS):
         text = f"client {number} turn {turn}"
         kind = choose.choice([*SURFACES, "plain", "look", "append"])
@@ -88,7 +89,7 @@ async def test_session_that_is_deleted_under_its_crowd_leaves_no_turn_without_an
     inn: Inn, client: httpx2.AsyncClient
 ) -> None:
     async def act(number: int) -> int:
-        choose = random.Random(number)  # noqa: S311
+        choose = random.Random(number)
         body = {"input": "Hello", "session_id": "contested"}
         if choose.random() < 0.1:
             return (await client.delete("/sessions/contested")).status_code

@@ -6,10 +6,14 @@ import asyncio
 import json
 import random
 import signal
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx2
 import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosedError
 
 from tests.support.inns import frames, said
 from tests.support.servers import ServerFactory, ServerProcess
@@ -178,6 +182,27 @@ async def test_stopped_server_tells_long_runs_that_they_were_interrupted(server:
     with httpx2.Client(base_url=server.url, timeout=20) as http:
         for witness in witnesses:
             assert http.get(f"/runs/{witness.run_id}/events").content == witness.received
+
+
+@pytest.mark.parametrize(("count", "status"), [(100, "completed"), (100_000, "interrupted")])
+async def test_stopped_server_lets_websockets_hear_how_their_runs_end(
+    server: ServerProcess, count: int, status: str
+) -> None:
+    async with connect(f"{server.url.replace('http', 'ws', 1)}/ws/chat") as socket:
+        await socket.send(json.dumps({"agent_name": "counts", "input": f"Count to {count}"}))
+        await socket.recv()
+        server.send_signal(signal.SIGTERM)
+        found = [json.loads(message) async for message in until_closed(socket)]
+    assert found[-1]["type"] == "done"
+    assert found[-1]["status"] == status
+    assert found[-1]["output"] == "".join(event["content"] for event in found if event["type"] == "text")
+    assert await asyncio.to_thread(server.wait) == 0
+
+
+async def until_closed(socket: ClientConnection) -> AsyncIterator[str | bytes]:
+    with suppress(ConnectionClosedError):
+        async for message in socket:
+            yield message
 
 
 def test_stopped_server_starts_again_where_it_was(server: ServerProcess, tmp_path: Path) -> None:

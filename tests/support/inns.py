@@ -140,8 +140,8 @@ def declare(app: ServerBase, inn: Inn) -> None:
 
     @app.agent("silent")
     async def silent(messages: list[Json]) -> AsyncIterator[str]:
-        return
-        yield ""
+        for text in list[str]():
+            yield text
 
     @app.agent("flood")
     async def flood(messages: list[Json]) -> AsyncIterator[str]:

@@ -113,6 +113,17 @@ class ServerProcess:
             time.sleep(0.02)
         return found[1]
 
+    def wait_for_refusal(self, *, timeout: float = 10) -> None:
+        """Returns when the port takes no more connections. Raises: RuntimeError if it goes on doing so."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            except OSError:
+                return
+            time.sleep(0.02)
+        raise RuntimeError("The server goes on taking connections.")
+
     def kill(self) -> None:
         """SIGKILL to the whole process group."""
         self._signal_group(signal.SIGKILL)

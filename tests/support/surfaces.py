@@ -118,8 +118,8 @@ async def _socket(client: httpx2.AsyncClient, agent: str, text: str, session_id:
 
 
 async def _nothing() -> AsyncIterator[str]:
-    return
-    yield ""
+    for text in list[str]():
+        yield text
 
 
 SURFACES: Mapping[str, Open] = {

@@ -7,7 +7,7 @@ import traceback
 
 from innkeeper.core.errors import InnkeeperError
 
-FAILED = 1
+FAILED, INTERRUPTED = 1, 130
 
 
 def tell(error: InnkeeperError, *, debug: bool = False) -> int:

@@ -68,7 +68,7 @@ class _Line(logging.Formatter):
     default_msec_format = "%s.%03d"
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
-        line = _CONTROL.sub(_escaped, super().formatMessage(record))
+        line = _CONTROL.sub(_escaped, super().formatMessage(record).rstrip())
         return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
 
 

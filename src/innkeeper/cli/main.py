@@ -8,8 +8,6 @@ from collections.abc import Sequence
 
 from innkeeper.version import __version__
 
-_FAILED, _INTERRUPTED = 1, 130
-
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and end the process with its exit code: 0, 1 for a failure, 2 for wrong usage."""
@@ -17,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if words == ["--version"]:
         print(f"innkeeper {__version__}")
         return
-    from innkeeper.cli.failures import tell
+    from innkeeper.cli.failures import FAILED, INTERRUPTED, tell
     from innkeeper.core.errors import InnkeeperError
 
     try:
@@ -25,10 +23,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     except InnkeeperError as error:
         sys.exit(tell(error, debug="--debug" in words))
     except KeyboardInterrupt:
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:  # whoever read along has left: nothing more can be said, nor need be
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(_FAILED)
+        sys.exit(FAILED)
 
 
 def _run(words: list[str]) -> None:

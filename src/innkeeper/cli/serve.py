@@ -90,9 +90,8 @@ def _serve_here(
     def on_start() -> None:
         _announce(kernel_of(app), settings, listener, time.monotonic() - began, is_again=is_again)
 
-    code = 0
     try:
-        serve_app(app, settings, listener, on_start)
+        code = 0 if serve_app(app, settings, listener, on_start) else failures.INTERRUPTED
     except InnkeeperError as error:
         code = failures.tell(error, debug=settings.debug)
     except Exception:

@@ -31,20 +31,25 @@ _logger = logging.getLogger("innkeeper")
 _CONNECTIONS_SECONDS = 7.0
 _LAST_SECONDS = 9.0
 _LEFTOVER_SECONDS = 1.0
+_LOOK_AROUND_SECONDS = 0.1
+_LAST_FRAMES_SECONDS = 0.1
 _GOODBYE_SECONDS = 3.0
 _WS_MAX_SIZE = 1024 * 1024
 _KEEP_ALIVE_SECONDS = 15
 _HEADERS_SIZE = 24 * 1024
 
 
-def serve_app(app: Any, settings: Settings, listener: socket.socket, on_start: Callable[[], None]) -> None:
+def serve_app(app: Any, settings: Settings, listener: socket.socket, on_start: Callable[[], None]) -> bool:
     """Serve `app` on `listener` until a signal ends it; `on_start` is called once it answers.
+
+    Returns whether it ended in good order; a second Ctrl-C cuts that short.
 
     Raises: whatever kept the app from starting.
     """
     server = Server(app, settings, on_start)
     loop = (server.config.get_loop_factory() or asyncio.new_event_loop)()
     loop.run_until_complete(server.serve([listener]))
+    return not server.force_exit
 
 
 class Server(uvicorn.Server):
@@ -65,8 +70,23 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._kernel is not None and not self.force_exit:
             self._draining = asyncio.create_task(self._kernel.drain())
+            await self._drained(self._draining, sockets or [])
         await super().shutdown(sockets)
-        await _end_leftovers()
+        if not self.force_exit:
+            await _end_leftovers()
+
+    async def _drained(self, draining: asyncio.Task[None], sockets: list[socket.socket]) -> None:
+        """Take no new connections and wait for the runs: uvicorn would close WebSockets before they hear the end."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._drain_seconds + _CONNECTIONS_SECONDS
+        for server in self.servers:
+            server.close()
+        for listener in sockets:
+            listener.close()
+        while not draining.done() and not self.force_exit:
+            await asyncio.wait([draining], timeout=_LOOK_AROUND_SECONDS)
+        await asyncio.sleep(_LAST_FRAMES_SECONDS)
+        self.config.timeout_graceful_shutdown = max(1, round(deadline - loop.time()))
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -130,9 +130,7 @@ def payload(event: Event) -> bytes:
 def _ended(event: RunEnded) -> bytes:
     usage = _dumps(shown_usage(event.usage)) if event.usage is not None else b"null"
     reason = b'"%b"' % event.finish_reason.encode() if event.finish_reason else b"null"
-    return (
-        b'{"type":"done","run_id":%b,"session_id":%b,"status":"%b","output":%b,"usage":%b,"finish_reason":%b}'
-    ) % (
+    return (b'{"type":"done","run_id":%b,"session_id":%b,"status":"%b","output":%b,"usage":%b,"finish_reason":%b}') % (
         json_string(event.run_id),
         json_string(event.session_id),
         event.status.encode(),

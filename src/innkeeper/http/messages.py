@@ -37,7 +37,11 @@ def message(raw: ChatMessage, where: str) -> Message:
         raise Invalid(f"{dot}tool_call_id: a tool's message needs one.", param=f"{dot}tool_call_id")
     if raw.content is None and not raw.tool_calls and role != "assistant":
         raise Invalid(f"{dot}content: Field required", param=f"{dot}content")
-    content = raw.content if isinstance(raw.content, str) or raw.content is None else content_parts(raw.content, f"{dot}content")
+    content = (
+        raw.content
+        if isinstance(raw.content, str) or raw.content is None
+        else content_parts(raw.content, f"{dot}content")
+    )
     return Message(
         role=cast("MessageRole", role),
         content=content if isinstance(content, str) or content is None else normalise(content),

@@ -30,7 +30,7 @@ Handler = Callable[..., Awaitable[Any]]
 _REQUEST_ID_MAX = 128
 
 
-def needs(permission: str) -> dict[str, str]:
+def needs(permission: str) -> dict[str, Any]:
     """Declares a route's permission: `openapi_extra=needs("sessions:read")`."""
     if permission != PUBLIC and permission not in PERMISSIONS:
         raise ValueError(f"{permission!r} is not a permission; see innkeeper.http.gates.PERMISSIONS")

@@ -156,9 +156,7 @@ async def update_session(
 
 
 @router.delete("/{session_id}", status_code=204, responses=_READS, openapi_extra=needs("sessions:write"))
-async def delete_session(
-    session_id: str, caller: CallerDep, services: ServicesDep, user_id: UserId = None
-) -> Response:
+async def delete_session(session_id: str, caller: CallerDep, services: ServicesDep, user_id: UserId = None) -> Response:
     """Remove a session with everything that was said in it; what still runs in it is cancelled."""
     session = await services.sessions.get(caller, session_id, user_id)
     await services.runs.cancel_session(session)
@@ -173,7 +171,9 @@ async def list_messages(
     caller: CallerDep,
     services: ServicesDep,
     limit: Limit = 100,
-    after: Annotated[int, Query(ge=0, le=MAX_CURSOR, description="The position of the last message of the page before.")] = 0,
+    after: Annotated[
+        int, Query(ge=0, le=MAX_CURSOR, description="The position of the last message of the page before.")
+    ] = 0,
     user_id: UserId = None,
 ) -> MessageList:
     """The session's conversation, oldest first."""

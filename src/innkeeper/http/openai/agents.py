@@ -93,6 +93,10 @@ def _endpoints(name: str) -> dict[str, str]:
 _FOUND = problems(Unauthorized, Forbidden, AgentNotFound, NoAgents)
 
 
+_AGENT_IN_PATH = {"name": "agent", "in": "path", "required": True, "schema": {"type": "string"}}
+"""Told by hand where the route takes nothing but its body and the request."""
+
+
 @root.get("/{agent}", responses=_FOUND, openapi_extra=needs("agents:read"))
 async def agent_info(agent: str, house: HouseDep) -> AgentInfo:
     """What the agent is and where it answers."""
@@ -126,7 +130,7 @@ async def completions_info(agent: str, house: HouseDep) -> CompletionsInfo:
         200: {"content": {"text/event-stream": {}}, "description": "The completion, or its chunks."},
         **PROBLEMS,
     },
-    openapi_extra=needs("runs:write"),
+    openapi_extra={**needs("runs:write"), "parameters": [_AGENT_IN_PATH]},
 )
 async def agent_completion(body: ChatCompletionRequest, request: Request) -> Response:
     """Run this agent; `model` in the body is ignored."""

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from innkeeper.core.errors import SetupError, StorageFull, StorageUnavailable, StoreInUse
 
+_CLOSING_SECONDS = 5.0
+
 
 class StoreLock:
     """An advisory lock beside the database, released by the kernel when its process dies."""
@@ -85,11 +87,12 @@ def connect(database: Path, *, read_only: bool = False) -> sqlite3.Connection:
     try:
         if not database.exists():
             os.close(os.open(database, os.O_RDWR | os.O_CREAT, 0o600))
+        # The last connection before this one may be closing, and holds the file alone while it does.
         connection = sqlite3.connect(
-            database, isolation_level=None, check_same_thread=False, cached_statements=256, timeout=0
+            database, isolation_level=None, check_same_thread=False, cached_statements=256, timeout=_CLOSING_SECONDS
         )
-        connection.execute("PRAGMA busy_timeout = 0")
         connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA busy_timeout = 0")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA wal_autocheckpoint = 20000")
         connection.execute("PRAGMA cache_size = -16000")
