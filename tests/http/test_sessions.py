@@ -258,3 +258,18 @@ def test_unknown_session_is_404(http: httpx2.Client, method: str, path: str) -> 
     body = {"role": "user", "content": "Hi"} if method == "POST" else {} if method == "PATCH" else None
     answer = http.request(method, path, json=body)
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "SESSION_NOT_FOUND")
+
+
+@pytest.mark.parametrize("session_id", ["a/b", "..", "."])
+def test_an_id_that_cannot_stand_in_a_path_is_refused_wherever_it_would_make_a_session(
+    http: httpx2.Client, session_id: str
+) -> None:
+    said = {"messages": [{"role": "user", "content": "Hi"}], "model": "echo", "session_id": session_id}
+    for path, body, status in (
+        ("/chat", {"input": "Hi", "session_id": session_id}, 422),
+        ("/sessions", {"id": session_id}, 422),
+        ("/v1/chat/completions", said, 400),
+    ):
+        answer = http.post(path, json=body)
+        assert answer.status_code == status, path
+        assert answer.json()["error"]["param"] in ("session_id", "id")

@@ -20,6 +20,13 @@ def printable(value: str | None) -> str | None:
     return value
 
 
+def addressable(value: str | None) -> str | None:
+    """An id that a client chooses must be able to stand in a path, whose slashes no server tells from `%2F`."""
+    if value is not None and ("/" in value or value in (".", "..")):
+        raise ValueError("may not contain / and may not be . or ..")
+    return value
+
+
 class ChatRequest(BaseModel):
     """A turn of a conversation. `input` (or `message`) is text or a list of content parts."""
 
@@ -39,6 +46,7 @@ class ChatRequest(BaseModel):
     when_busy: Literal["queue", "reject"] = "queue"
 
     _checked_names = field_validator("agent_name", "session_id", "user_id")(printable)
+    _checked_id = field_validator("session_id")(addressable)
 
     @field_validator("input")
     @classmethod

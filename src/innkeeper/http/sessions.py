@@ -21,7 +21,7 @@ from innkeeper.core.messages import Message
 from innkeeper.http.deps import MAX_CURSOR, CallerDep, HouseDep, Limit, ServicesDep
 from innkeeper.http.messages import ChatMessage, message
 from innkeeper.http.problems import problems
-from innkeeper.http.requests import Named, printable
+from innkeeper.http.requests import Named, addressable, printable
 from innkeeper.http.routes import needs, surface
 from innkeeper.http.views import MessageView, SessionView, SessionWithMessages
 
@@ -44,6 +44,7 @@ class CreateSessionRequest(BaseModel):
     metadata: dict[str, Any] = Field(default_factory=dict)
 
     _checked_names = field_validator("id", "agent_name", "user_id")(printable)
+    _checked_id = field_validator("id")(addressable)
 
 
 class UpdateSessionRequest(BaseModel):

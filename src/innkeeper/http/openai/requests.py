@@ -18,7 +18,7 @@ from innkeeper.core.runs import NO_PARAMETERS, OnDisconnect, Parameters, StartRu
 from innkeeper.core.transcripts import HistoryMode
 from innkeeper.http.messages import ChatMessage, message
 from innkeeper.http.openai.tools import checked_response_format, checked_tool_choice, checked_tools
-from innkeeper.http.requests import printable
+from innkeeper.http.requests import addressable, printable
 
 Number = Annotated[float, Field(strict=False, allow_inf_nan=False)]
 
@@ -74,6 +74,7 @@ class ChatCompletionRequest(BaseModel):
     when_busy: Literal["queue", "reject"] | None = None
 
     _checked_names = field_validator("session_id", "user_id", "user")(printable)
+    _checked_id = field_validator("session_id")(addressable)
 
 
 _EXTRAS = frozenset((
