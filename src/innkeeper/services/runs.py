@@ -177,10 +177,12 @@ class Runs:
             agent_name=agent.name,
             endpoint=start.endpoint,
             status=RunStatus.RUNNING,
-            turn=0,
+            turn=1,
             created_at=now,
             input=start.messages,
+            last_seq=1,
             metadata=start.metadata,
+            started_at=now,
         )
         return AcceptRun(
             run=run,

@@ -189,6 +189,10 @@ def _check_line(change: AcceptRun, first: str | None, waiting: int) -> None:
 
 
 def _placed(run: Run, cell: Mapping[str, Any], status: RunStatus) -> Run:
+    """The run as it was stored, which is as it was asked for in most sessions: the first turn of a new one."""
+    is_first = run.turn == cell["turns"] == 1 and run.session_key == cell["key"] and status is RunStatus.RUNNING
+    if is_first and run.last_seq == 1 and run.started_at == run.created_at:
+        return run
     return Run(
         id=run.id,
         owner=run.owner,
