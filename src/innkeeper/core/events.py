@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from json.encoder import encode_basestring  # the C scanner: escapes what JSON demands and nothing else
+from math import isfinite
 from typing import Literal, assert_never, cast
 
 from innkeeper.core.usage import Usage
@@ -124,11 +125,11 @@ def payload(event: Event) -> bytes:
         return b'{"type":"run","run_id":%b,"session_id":%b,"agent_name":%b}' % told
     if type(event) is RunEnded:
         return _ended(event)
-    return _dumps(_shown(event))
+    return json_bytes(_shown(event))
 
 
 def _ended(event: RunEnded) -> bytes:
-    usage = _dumps(shown_usage(event.usage)) if event.usage is not None else b"null"
+    usage = json_bytes(shown_usage(event.usage)) if event.usage is not None else b"null"
     reason = b'"%b"' % event.finish_reason.encode() if event.finish_reason else b"null"
     return (b'{"type":"done","run_id":%b,"session_id":%b,"status":"%b","output":%b,"usage":%b,"finish_reason":%b}') % (
         json_string(event.run_id),
@@ -140,15 +141,40 @@ def _ended(event: RunEnded) -> bytes:
     )
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
-_encode_ascii = json.JSONEncoder(separators=(",", ":"), default=str).encode
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=str).encode
+_encode_ascii = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=str).encode
 
 
-def _dumps(value: object) -> bytes:
+def json_bytes(value: object) -> bytes:
+    """Any value as JSON that every client can read; it never fails, because tools return what they like.
+
+    Numbers that are not finite become null, keys become text, anything unknown becomes its text; what
+    lies inside of itself, or too deep, is cut off with an ellipsis.
+    """
     try:
         return _encode(value).encode()
     except UnicodeEncodeError:
         return _encode_ascii(value).encode()
+    except (TypeError, ValueError, RecursionError):
+        return _encode_ascii(_plain(value, ())).encode()
+
+
+_MAX_DEPTH = 64
+
+
+def _plain(value: object, around: tuple[int, ...]) -> object:
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    if not isinstance(value, dict | list | tuple):
+        return str(value)
+    if id(value) in around or len(around) >= _MAX_DEPTH:
+        return "…"
+    inside = (*around, id(value))
+    if isinstance(value, dict):
+        return {str(key): _plain(item, inside) for key, item in value.items()}
+    return [_plain(item, inside) for item in value]
 
 
 def shown_usage(usage: Usage | None) -> dict[str, int] | None:

@@ -5,8 +5,6 @@ The same code serves a live run and one that is settled after a crash from its l
 
 from __future__ import annotations
 
-import json
-
 from innkeeper.core.events import (
     Event,
     FinishNoted,
@@ -18,6 +16,7 @@ from innkeeper.core.events import (
     ToolCalled,
     ToolReturned,
     UsageReported,
+    json_bytes,
 )
 from innkeeper.core.messages import Message, ToolUse
 from innkeeper.core.usage import Usage
@@ -101,9 +100,9 @@ class Assembler:
         self.needs_care = True
 
     def _return(self, event: ToolReturned) -> None:
+        told = event.error if event.error is not None else _text_of(event.result)
         self.close_step()
         self._open.pop(event.tool_call_id, None)
-        told = event.error if event.error is not None else _text_of(event.result)
         self._done.append(Message("tool", told, tool_call_id=event.tool_call_id, is_internal=True))
 
     def close_step(self) -> None:
@@ -142,4 +141,4 @@ class Assembler:
 
 
 def _text_of(result: object) -> str:
-    return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, default=str)
+    return result if isinstance(result, str) else json_bytes(result).decode()

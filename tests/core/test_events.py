@@ -1,0 +1,52 @@
+"""Events as the log and native clients have them: JSON, whatever a tool returned."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from innkeeper.core.events import ToolCalled, ToolReturned, payload, read
+from innkeeper.services.assembling import Assembler
+
+
+def _refuse(constant: str) -> None:
+    raise AssertionError(f"{constant} is no JSON")
+
+
+_LOOP: list[Any] = [1]
+_LOOP.append(_LOOP)
+
+
+@pytest.mark.parametrize(
+    ("result", "told"),
+    [
+        (float("nan"), None),
+        ({"mean": float("inf"), "n": 2}, {"mean": None, "n": 2}),
+        ([float("-inf"), (1, 2)], [None, [1, 2]]),
+        ({(1, 2): "a"}, {"(1, 2)": "a"}),
+        (_LOOP, [1, "…"]),
+        ("lone \ud800", "lone \ud800"),
+        ({"at": complex(1, 2)}, {"at": "(1+2j)"}),
+    ],
+)
+def test_whatever_a_tool_returns_is_json_that_every_client_reads(result: object, told: object) -> None:
+    data = payload(ToolReturned("statistics", "c1", result))
+    assert b"\n" not in data
+    assert json.loads(data, parse_constant=_refuse)["result"] == told
+    assert read(data) == ToolReturned("statistics", "c1", told)
+
+
+_DEEP: list[Any] = []
+for _ in range(100_000):
+    _DEEP = [_DEEP]
+
+
+@pytest.mark.parametrize("result", [float("nan"), {(1, 2): 3}, _LOOP, _DEEP], ids=["nan", "keys", "loop", "deep"])
+def test_an_odd_result_still_answers_its_call_in_the_history(result: object) -> None:
+    assembler = Assembler()
+    assembler.feed(ToolCalled("statistics", "c1", "{}"))
+    assembler.feed(ToolReturned("statistics", "c1", result))
+    assert [message.role for message in assembler.messages()] == ["assistant", "tool"]
+    json.loads(str(assembler.messages()[1].content), parse_constant=_refuse)
