@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from innkeeper.apps.registration import register_agent
     from innkeeper.apps.servers import Server, ServerBase
     from innkeeper.config import Settings, load_settings
-    from innkeeper.core.context import RunContext, get_context
+    from innkeeper.core.context import RunContext, get_context, get_tool_call
     from innkeeper.http.agents import router as agent_router
     from innkeeper.http.chat import ChatResponse, stream_router
     from innkeeper.http.contexts import RequestState
     from innkeeper.http.requests import ChatRequest
     from innkeeper.http.sessions import router as session_router
     from innkeeper.runtimes.declared import Agent
+    from innkeeper.runtimes.tools import tool
 
 _HOMES = {
     "Agent": "innkeeper.runtimes.declared",
@@ -37,11 +38,13 @@ _HOMES = {
     "attach": "innkeeper.apps.applications",
     "create_app": "innkeeper.apps.applications",
     "get_context": "innkeeper.core.context",
+    "get_tool_call": "innkeeper.core.context",
     "load_settings": "innkeeper.config",
     "pricing": "innkeeper.apps.pricing",
     "register_agent": "innkeeper.apps.registration",
     "session_router": "innkeeper.http.sessions:router",
     "stream_router": "innkeeper.http.sockets:stream_router",
+    "tool": "innkeeper.runtimes.tools",
 }
 
 __all__ = [
@@ -58,11 +61,13 @@ __all__ = [
     "attach",
     "create_app",
     "get_context",
+    "get_tool_call",
     "load_settings",
     "pricing",
     "register_agent",
     "session_router",
     "stream_router",
+    "tool",
 ]
 
 

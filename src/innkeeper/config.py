@@ -36,6 +36,11 @@ def _listed(value: object) -> object:
     return value.replace(",", " ").split() if isinstance(value, str) else value
 
 
+def _port(value: object) -> object:
+    """The port of `tcp://10.0.0.1:6379`, which Kubernetes puts into `REDIS_PORT` for a service called redis."""
+    return value.rpartition(":")[2] if isinstance(value, str) and value.startswith("tcp://") else value
+
+
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 
 
@@ -61,6 +66,15 @@ class Settings(BaseSettings):
         None,
         validation_alias="DATABASE_URL",
         description="sqlite:///PATH or postgresql://…; default is innkeeper.db in the data folder.",
+    )
+    redis_url: SecretStr | None = Field(
+        None, validation_alias="REDIS_URL", description="redis://…; a Redis through which processes wake each other."
+    )
+    redis_host: str | None = Field(
+        None, validation_alias="REDIS_HOST", description="The host of that Redis, where no URL is given."
+    )
+    redis_port: Annotated[int, BeforeValidator(_port)] = Field(
+        6379, ge=1, le=65535, validation_alias="REDIS_PORT", description="The port at that host."
     )
     data_dir: Path = Field(
         default_factory=default_data_dir,
@@ -98,6 +112,26 @@ class Settings(BaseSettings):
         le=3600,
         validation_alias="INNKEEPER_DRAIN_SECONDS",
         description="How long a server that stops waits for runs under way; it then ends within 9 more.",
+    )
+    background_runs: int = Field(
+        16,
+        ge=1,
+        le=1000,
+        validation_alias="INNKEEPER_BACKGROUND_RUNS",
+        description="Runs in the background that one process executes at a time.",
+    )
+    max_attempts: int = Field(
+        10,
+        ge=1,
+        le=1000,
+        validation_alias="RUN_MAX_ATTEMPTS",
+        description="How often a run in the background is begun, where processes die under it.",
+    )
+    webhook_allowed_hosts: Names = Field(
+        (), validation_alias="WEBHOOK_ALLOWED_HOSTS", description="Hosts that may be told of runs' ends; none: off."
+    )
+    webhook_secret: SecretStr | None = Field(
+        None, validation_alias="WEBHOOK_SECRET", description="Signs webhooks: whsec_ and base64, or any text."
     )
     log_level: LogLevel = Field("INFO", validation_alias="LOG_LEVEL", description="What is logged.")
     log_file: Path | None = Field(None, validation_alias="LOG_FILE", description="Where, instead of stderr.")
@@ -137,14 +171,18 @@ _YAML_KEYS: Mapping[str, Mapping[str, str]] = {
         "debug": "debug",
         "run_time_limit": "run_seconds",
         "drain_seconds": "drain_seconds",
+        "background_runs": "background_runs",
+        "run_max_attempts": "max_attempts",
     },
     "database": {"url": "database_url"},
+    "redis": {"url": "redis_url"},
     "logging": {"level": "log_level", "file": "log_file"},
     "security": {
         "cors_origins": "cors_origins",
         "auth_enabled": "auth_enabled",
         "force_auth": "force_auth",
     },
+    "webhooks": {"allowed_hosts": "webhook_allowed_hosts", "secret": "webhook_secret"},
     "agents": {"temperature": "temperature", "max_tokens": "max_tokens"},
 }
 """What a configuration file may say, by section and key, and which setting it is."""

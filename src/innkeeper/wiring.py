@@ -17,19 +17,28 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from innkeeper import runtimes
+from innkeeper.bus.memory import MemoryBus
 from innkeeper.config import Settings
 from innkeeper.core.errors import MissingDependency, SetupError
 from innkeeper.http.contexts import RequestState, new_id, now
 from innkeeper.http.deps import House
 from innkeeper.http.gates import Gate, GateSettings
+from innkeeper.ports.bus import Bus
 from innkeeper.ports.journal import Journal
-from innkeeper.ports.readers import RunReader, SessionReader
+from innkeeper.ports.readers import InjectionReader, RunReader, SessionReader, WorkerReader
 from innkeeper.runtimes.settings import RuntimeSettings
+from innkeeper.services import processes
 from innkeeper.services.agents import AgentRegistry
+from innkeeper.services.injections import Injections
+from innkeeper.services.membership import Membership
 from innkeeper.services.runs import RunLimits, Runs
 from innkeeper.services.sessions import Sessions
 from innkeeper.services.settlements import Settlements
+from innkeeper.services.wakes import Wakes
+from innkeeper.services.watchdogs import Watchdog
+from innkeeper.services.webhooks import Deliveries, Webhooks
 from innkeeper.version import __version__
+from innkeeper.webhooks.senders import HttpSender
 
 _logger = logging.getLogger(__name__)
 
@@ -48,6 +57,15 @@ class Store(Protocol):
     @property
     def runs(self) -> RunReader: ...
 
+    @property
+    def injections(self) -> InjectionReader: ...
+
+    @property
+    def workers(self) -> WorkerReader: ...
+
+    @property
+    def is_shared(self) -> bool: ...
+
     async def open(self) -> None: ...
 
     async def close(self) -> None: ...
@@ -64,6 +82,7 @@ class Started:
     store: Store
     runs: Runs
     sessions: Sessions
+    injections: Injections
     loop: asyncio.AbstractEventLoop
 
 
@@ -85,6 +104,8 @@ class Kernel:
             modes=frozenset(settings.allowed_modes),
         )
         self._started: Started | None = None
+        self._is_leaving = False
+        self._watchdog = Watchdog()
         self._abandon: weakref.finalize[..., Any]
         self._starting: tuple[asyncio.AbstractEventLoop, asyncio.Task[Started]] | None = None
         self._began = time.monotonic()
@@ -123,40 +144,35 @@ class Kernel:
                 raise SetupError("The app is being served on another event loop of this process; make an app for each.")
             self._started = None
             self._abandon()
+        self._is_leaving = False
         store = open_store(self.settings)
         await store.open()
         try:
-            await Settlements(store.journal, now, new_id).recover(store.runs)
+            self._started = await _open_services(self.settings, self.agents, store)
         except BaseException:
             await store.close()
             raise
-        runs = Runs(
-            journal=store.journal,
-            sessions=store.sessions,
-            runs=store.runs,
-            agents=self.agents,
-            now=now,
-            new_id=new_id,
-            worker=new_id(),
-            limits=RunLimits(run_seconds=self.settings.run_seconds),
-            shows_errors=self.settings.debug,
-        )
-        sessions = Sessions(journal=store.journal, sessions=store.sessions, now=now, new_id=new_id)
-        self._started = Started(store, runs, sessions, asyncio.get_running_loop())
         self._abandon = weakref.finalize(self, store.abandon)
         self._abandon.atexit = False
         _prepare_process()
+        self._watchdog.start()
         return self._started
+
+    def leave(self) -> None:
+        """The server is about to stop: from now on it says that it is not ready; what arrives yet is served."""
+        self._is_leaving = True
 
     async def drain(self) -> None:
         """Take no new runs and let those under way end, then interrupt them; clients still hear how they ended."""
+        self.leave()
         started = self._started
         if started is not None and started.loop is asyncio.get_running_loop():
-            await started.runs.close(self.settings.drain_seconds)
+            await started.runs.drain(self.settings.drain_seconds)
 
     async def stop(self) -> None:
         """Drain runs, then close the store; idempotent."""
         started, self._started = self._started, None
+        self._watchdog.stop()
         self.house.services = None
         if started is None:
             return
@@ -175,7 +191,7 @@ class Kernel:
         default = next((agent.name for agent in self.agents if agent.is_default), None)
         started = self._started
         return {
-            "is_draining": started is not None and started.runs.is_draining,
+            "is_draining": self._is_leaving or (started is not None and started.runs.is_draining),
             "version": __version__,
             "uptime": round(time.monotonic() - self._began, 3),
             "agents": names,
@@ -183,6 +199,71 @@ class Kernel:
             "active_requests": 0 if started is None else started.runs.active,
             "store": store_label(self.settings).partition(",")[0],
         }
+
+
+async def _open_services(settings: Settings, agents: AgentRegistry, store: Store) -> Started:
+    """The services over an open store, with what others had left in it taken over."""
+    worker = new_id()
+    settlements = Settlements(store.journal, now, new_id, shows_errors=settings.debug)
+    wakes = Wakes(open_bus(settings) if store.is_shared else MemoryBus(), worker)
+    limits = RunLimits(
+        run_seconds=settings.run_seconds,
+        in_background=settings.background_runs,
+        max_attempts=settings.max_attempts,
+    )
+    membership = Membership(
+        journal=store.journal,
+        runs=store.runs,
+        workers=store.workers,
+        settlements=settlements,
+        wakes=wakes,
+        worker=worker,
+        process=processes.own_name(),
+        now=now,
+        is_shared=store.is_shared,
+        max_attempts=settings.max_attempts,
+        is_gone=processes.is_gone,
+    )
+    runs = Runs(
+        journal=store.journal,
+        sessions=store.sessions,
+        runs=store.runs,
+        injections=store.injections,
+        agents=agents,
+        settlements=settlements,
+        membership=membership,
+        wakes=wakes,
+        now=now,
+        new_id=new_id,
+        new_context=RequestState,
+        worker=worker,
+        limits=limits,
+        webhooks=_webhooks(settings, store, worker),
+    )
+    injections = Injections(
+        journal=store.journal,
+        injections=store.injections,
+        sessions=store.sessions,
+        agents=agents,
+        now=now,
+        new_id=new_id,
+    )
+    try:
+        await runs.open()
+    except BaseException:
+        await wakes.close()
+        raise
+    sessions = Sessions(journal=store.journal, sessions=store.sessions, now=now, new_id=new_id)
+    return Started(store, runs, sessions, injections, asyncio.get_running_loop())
+
+
+def _webhooks(settings: Settings, store: Store, worker: str) -> Webhooks:
+    """Raises: SetupError for hosts that cannot be allowed, and where webhooks are on and nothing signs them."""
+    sender = HttpSender(settings.webhook_allowed_hosts)
+    if not settings.webhook_allowed_hosts:
+        return Webhooks(sender)
+    secret = None if settings.webhook_secret is None else settings.webhook_secret.get_secret_value()
+    return Webhooks(sender, Deliveries(journal=store.journal, sender=sender, now=now, worker=worker, secret=secret))
 
 
 def _prepare_process() -> None:
@@ -240,6 +321,29 @@ def open_store(settings: Settings) -> Store:
     )
 
 
+def open_bus(settings: Settings) -> Bus:
+    """What wakes the processes that share the store of the settings, not yet opened.
+
+    Raises: MissingDependency.
+    """
+    redis, database = _redis_url(settings), _database_url(settings)
+    if redis is not None:
+        try:
+            from innkeeper.bus.redis import RedisBus
+        except ModuleNotFoundError as error:
+            raise MissingDependency(f"Redis needs the package {error.name}: pip install 'innkeeper[redis]'.") from error
+        return RedisBus(redis)
+    if database.startswith("postgres"):
+        try:
+            from innkeeper.bus.postgres import PostgresBus
+        except ModuleNotFoundError as error:
+            raise MissingDependency(
+                f"PostgreSQL needs the package {error.name}: pip install 'innkeeper[postgres]'."
+            ) from error
+        return PostgresBus(database)
+    return MemoryBus()
+
+
 def store_label(settings: Settings) -> str:
     """How the store is called in what people read, without credentials."""
     url = _database_url(settings)
@@ -252,6 +356,15 @@ def _database_url(settings: Settings) -> str:
     if settings.database_url is not None:
         return settings.database_url.get_secret_value()
     return f"sqlite:///{settings.data_dir.expanduser().absolute() / 'innkeeper.db'}"
+
+
+def _redis_url(settings: Settings) -> str | None:
+    if settings.redis_url is not None:
+        return settings.redis_url.get_secret_value()
+    if settings.redis_host:
+        host = f"[{settings.redis_host}]" if ":" in settings.redis_host else settings.redis_host
+        return f"redis://{host}:{settings.redis_port}"
+    return None
 
 
 def _sqlite_path(url: str) -> Path:

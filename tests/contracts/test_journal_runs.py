@@ -13,7 +13,7 @@ from innkeeper.core.changes import (
     DeleteSession,
     Done,
     Ended,
-    Missing,
+    NotYet,
     RecordCredits,
     Stale,
 )
@@ -119,10 +119,10 @@ async def test_a_busy_session_queues_and_begins_in_order(store: Store) -> None:
     assert [accepted.run.status for accepted in queued] == ["queued", "queued"]
     assert [accepted.lineage for accepted in queued] == [None, None]
     assert await spoken(store, "s") == ["one"]
-    assert await store.journal.commit((begin(changes[0], queued[0]),)) == (Missing(),)
+    assert await store.journal.commit((begin(changes[0], queued[0]),)) == (NotYet(),)
     (ended,) = await store.journal.commit((end(first, "1"),), fence(first))
     assert ended == Ended(queued[0].run.id)
-    assert await store.journal.commit((begin(changes[1], queued[1]),)) == (Missing(),)
+    assert await store.journal.commit((begin(changes[1], queued[1]),)) == (NotYet(),)
     second = await began_by(store, changes[0], queued[0])
     assert (await run_of(store, second.run.id)).status == "running"
     (ended,) = await store.journal.commit((end(second, "2"),), fence(second))

@@ -19,6 +19,7 @@ from tests.support.turns import (
     log_of,
     run_of,
     take_turn,
+    taken_over,
 )
 
 
@@ -27,7 +28,7 @@ async def test_a_run_is_found_as_it_was_stored(store: Store) -> None:
     change = replace(change, run=replace(change.run, metadata={"a": [1, None]}, background=True))
     accepted = await accepted_by(store, change)
     run = await run_of(store, change.run.id)
-    assert run == replace(change.run, turn=1, last_seq=1, started_at=change.run.created_at)
+    assert run == replace(change.run, status=RunStatus.QUEUED, turn=1, last_seq=1, started_at=None)
     assert run == accepted.run
     assert await store.runs.find(ANN, "run_none") is None
 
@@ -101,16 +102,16 @@ async def test_a_log_is_read_byte_for_byte(store: Store) -> None:
     assert (await log_of(store, accepted.run.id))[1:] == payloads
 
 
-async def test_unfinished_runs_of_all_owners_come_oldest_first_with_a_fence_that_holds(store: Store) -> None:
+async def test_runs_of_all_owners_whose_workers_are_gone_are_taken_over_oldest_first(store: Store) -> None:
     await take_turn(store, "ended", "s")
     running = await accepted_by(store, accept("q", "s"))
     queued = await accepted_by(store, accept("q", "s"))
     bobs = await accepted_by(store, accept("q", "s", caller=BOB))
-    unfinished = await store.runs.unfinished()
-    assert [run for run, _ in unfinished] == [running.run, queued.run, bobs.run]
+    taken = await taken_over(store)
+    assert [run for run, _ in taken] == [running.run, queued.run, bobs.run]
     by_id = {accepted.run.id: accepted for accepted in (running, queued, bobs)}
-    for run, held in unfinished:
+    for run, held in taken:
         await store.journal.commit((end(by_id[run.id], (), status="interrupted"),), held)
-    assert await store.runs.unfinished() == []
+    assert await taken_over(store, worker="another") == ()
     statuses = {run.status for run in (await store.runs.page(ANN, limit=10))[0]}
     assert statuses == {RunStatus.COMPLETED, RunStatus.INTERRUPTED}

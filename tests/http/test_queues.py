@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import httpx2
 import pytest
@@ -98,8 +97,7 @@ def test_eleventh_waiting_turn_is_refused_with_a_time_to_retry(http: httpx2.Clie
 def test_turn_that_waits_too_long_is_given_up(http: httpx2.Client, inn: Inn, monkeypatch: pytest.MonkeyPatch) -> None:
     services = inn.app.kernel.house.services
     assert services is not None
-    limits = replace(services.runs._limits, queue_seconds=0.1)
-    monkeypatch.setattr(services.runs, "_limits", limits)
+    monkeypatch.setattr(services.runs._waiting, "_patience", 0.1)
     performance = inn.conduct("takes its time")
     body = {"agent_name": "conducted", "input": "takes its time", "session_id": "long"}
     with http.stream("POST", "/chat/stream", json=body) as first:

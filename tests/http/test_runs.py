@@ -181,7 +181,7 @@ def test_slow_reader_holds_up_nobody_and_misses_nothing(http: httpx2.Client, inn
             received += chunk
     replay = http.get(f"/runs/{run['id']}/events").content
     assert len(said(frames(replay))) == 6000 * 1024
-    assert received.count(b"\n\ndata: [DONE]") == 1
+    assert received.count(b"data: [DONE]\n\n") == 1
     assert received.count(b"\nid: ") == len(frames(replay))
 
 

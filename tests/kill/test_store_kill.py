@@ -13,7 +13,7 @@ import pytest
 
 from innkeeper.core.changes import Accepted, Ended
 from tests.support.databases import a_copy_of, a_migrated_database
-from tests.support.turns import ANN, Store, end, log_of, run_of, session_called, store_at
+from tests.support.turns import ANN, Store, end, log_of, run_of, session_called, store_at, taken_over
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,14 +64,14 @@ def _up_to(number: int) -> list[str]:
 async def _check_and_settle_unfinished(store: Store, acknowledged: list[list[str]]) -> None:
     """As recovery does; the runs that it finds are those that nobody was told had ended, and no more than ran."""
     ended = {name for kind, name, *_ in acknowledged if kind == "ended"}
-    unfinished = await store.runs.unfinished()
+    unfinished = await taken_over(store)
     assert len(unfinished) <= 4
     for run, held in unfinished:
         assert run.id not in ended
         assert len(await log_of(store, run.id)) == run.last_seq
         change = end(Accepted(run, None), (), seq=run.last_seq + 1, status="interrupted")
         assert await store.journal.commit((change,), held) == (Ended(None),)
-    assert await store.runs.unfinished() == []
+    assert await taken_over(store, worker="another") == ()
 
 
 @pytest.mark.timeout(120)

@@ -225,6 +225,9 @@ class TestDeclared(RuntimeContract):
         self.upstream.script([Reply(calls=(("add", {"a": 1, "b": 2}),))])
         return self.served(tools=[add])
 
+    def steered_runtime(self) -> Runtime:
+        return self.tool_runtime()
+
 
 def wait() -> None:
     threading.Event().wait(0.6)

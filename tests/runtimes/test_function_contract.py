@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+from innkeeper.core.context import RunContext
 from innkeeper.ports.agents import Runtime
 from innkeeper.runtimes.functions import FunctionRuntime
 from innkeeper.runtimes.settings import RuntimeSettings
@@ -93,6 +94,17 @@ class TestAsyncGenerator(FunctionContract):
 
         return served(agent)
 
+    def steered_runtime(self) -> Runtime:
+        async def agent(messages: Messages, context: RunContext) -> AsyncIterator[dict[str, Any] | str]:
+            said = [str(messages[-1]["content"])]
+            said += [message.content async for message in context.injections()]
+            yield CALL
+            yield RESULT
+            said += [message.content async for message in context.injections()]
+            yield said[-1]
+
+        return served(agent)
+
 
 class TestGenerator(FunctionContract):
     def echo_runtime(self) -> Runtime:
@@ -119,5 +131,16 @@ class TestGenerator(FunctionContract):
         def agent(messages: Messages) -> Iterator[dict[str, Any]]:
             yield CALL
             yield RESULT
+
+        return served(agent)
+
+    def steered_runtime(self) -> Runtime:
+        def agent(messages: Messages, context: RunContext) -> Iterator[dict[str, Any] | str]:
+            said = [str(messages[-1]["content"])]
+            said += [message.content for message in context.injections()]
+            yield CALL
+            yield RESULT
+            said += [message.content for message in context.injections()]
+            yield said[-1]
 
         return served(agent)

@@ -393,3 +393,6 @@ class TestOpenAIAgents(RuntimeContract):
     def tool_runtime(self) -> Runtime:
         self.upstream.script([Reply(calls=(("add", {"a": 1, "b": 2}),))])
         return self.served(tools=[add])
+
+    def steered_runtime(self) -> Runtime:
+        return self.tool_runtime()

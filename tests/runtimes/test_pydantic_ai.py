@@ -11,10 +11,8 @@ import pytest
 from pydantic import BaseModel
 from pydantic_ai import Agent, ModelRetry
 from pydantic_ai import RunContext as AgentContext
-from pydantic_ai.messages import (
-    ModelMessage,
-)
-from pydantic_ai.models.function import AgentInfo, DeltaThinkingPart, FunctionModel
+from pydantic_ai.messages import ModelMessage, ModelResponse, UserPromptPart
+from pydantic_ai.models.function import AgentInfo, DeltaThinkingPart, DeltaToolCall, FunctionModel
 from pydantic_ai.tools import DeferredToolRequests, ToolDefinition
 from pydantic_ai.toolsets import ExternalToolset
 
@@ -254,6 +252,9 @@ class TestPydanticAI(RuntimeContract):
     def tool_runtime(self) -> Runtime:
         return served(agent_of(calling("add", a=1, b=2), tools=[add]))
 
+    def steered_runtime(self) -> Runtime:
+        return served(agent_of(_call_then_echo, tools=[add]))
+
     def client_tool_runtime(self) -> Runtime:
         outside = ExternalToolset([ToolDefinition(name="weather")])
         agent = agent_of(calling("weather"), toolsets=[outside], output_type=[str, DeferredToolRequests])
@@ -267,3 +268,11 @@ async def _echo(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[
 async def _fail(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[str]:
     yield "well"
     raise RuntimeError("no")
+
+
+async def _call_then_echo(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[Any]:
+    if not any(isinstance(message, ModelResponse) for message in messages):
+        yield {0: DeltaToolCall("add", '{"a": 1, "b": 2}', tool_call_id="c1")}
+        return
+    prompts = [part.content for one in messages for part in one.parts if isinstance(part, UserPromptPart)]
+    yield str(prompts[-1])

@@ -20,6 +20,8 @@ from innkeeper.storage.postgres.stores import PostgresStore
 from innkeeper.storage.sqlite.stores import SqliteStore
 from tests.support.turns import spoken, take_turn
 
+_PARTIAL = {"runs_one_at_a_time", "runs_unfinished", "runs_in_queue"}
+
 
 def _differences(connection: Connection) -> list[Any]:
     context = MigrationContext.configure(connection, opts={"compare_server_default": True})
@@ -46,7 +48,7 @@ def test_sqlite_is_migrated_to_the_tables_of_the_code(tmp_path: Path) -> None:
     engine = create_engine(url)
     with engine.connect() as connection:
         assert _differences(connection) == []
-        assert _partial_indexes(connection, "sqlite").keys() == {"runs_one_at_a_time", "runs_unfinished"}
+        assert _partial_indexes(connection, "sqlite").keys() == _PARTIAL
     engine.dispose()
 
 
@@ -58,7 +60,7 @@ async def test_postgres_is_migrated_to_the_tables_of_the_code(postgres_database:
     async with engine.connect() as connection:
         assert await connection.run_sync(_differences) == []
         partial = await connection.run_sync(_partial_indexes, "postgresql")
-        assert partial.keys() == {"runs_one_at_a_time", "runs_unfinished"}
+        assert partial.keys() == _PARTIAL
     await engine.dispose()
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from innkeeper.core.changes import Appended, AppendMessages
 from innkeeper.core.errors import SetupError, StorageFull, StorageUnavailable, StoreInUse
-from innkeeper.storage.migrations import migrate_sqlite
+from innkeeper.storage.migrations import HEAD, migrate_sqlite
 from innkeeper.storage.sqlite.files import connect
 from innkeeper.storage.sqlite.journals import SqliteJournal
 from innkeeper.storage.sqlite.stores import SqliteStore
@@ -164,6 +164,6 @@ async def test_a_database_of_a_newer_program_is_refused(store: SqliteStore) -> N
     with pytest.raises(SetupError, match="newer than this program"):
         await store.open()
     with sqlite3.connect(store.database) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '0001'")
+        connection.execute("UPDATE alembic_version SET version_num = ?", [HEAD])
     connection.close()
     await store.open()

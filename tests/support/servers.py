@@ -25,7 +25,7 @@ from tests.support import wardens
 from tests.support.services import free_port
 
 SOURCES = Path(__file__).resolve().parents[2] / "src"
-_FOREIGN = ("INNKEEPER_", "OPENAI_", "TEST_", "DATABASE_URL", "REDIS_URL", "LOGGING_DB_")
+_FOREIGN = ("INNKEEPER_", "OPENAI_", "TEST_", "DATABASE_URL", "REDIS_", "LOGGING_DB_")
 
 
 def innkeeper_command(target: str | Path, *options: str) -> list[str]:

@@ -19,8 +19,10 @@ from innkeeper.core.changes import (
     CreateSession,
     EndRun,
     Fence,
+    Inherited,
     Lineage,
     Segment,
+    TakeDead,
 )
 from innkeeper.core.events import EndStatus
 from innkeeper.core.identity import Caller, Owner
@@ -218,3 +220,10 @@ async def log_of(store: Store, run_id: str) -> list[bytes]:
             assert segment.first_seq == len(payloads) + 1
             payloads += segment.payloads()
     return payloads
+
+
+async def taken_over(store: Store, worker: str = "heir") -> tuple[tuple[Run, Fence], ...]:
+    """The runs of workers that are gone, which are `worker`'s from now on."""
+    (outcome,) = await store.journal.commit((TakeDead(worker, max_attempts=10),))
+    assert isinstance(outcome, Inherited)
+    return outcome.runs

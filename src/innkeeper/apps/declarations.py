@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
 from innkeeper.apps.imports import add_folder, load_module
 from innkeeper.apps.targets import near
@@ -38,6 +38,7 @@ class Declaration(BaseModel):
     temperature: float | None = Field(None, ge=0, le=2)
     max_tokens: StrictInt | None = Field(None, ge=1)
     max_steps: StrictInt = Field(10, ge=1)
+    isolated: StrictBool = False
 
 
 def read_agent(path: Path) -> Agent:
@@ -57,6 +58,7 @@ def read_agent(path: Path) -> Agent:
             temperature=said.temperature,
             max_tokens=said.max_tokens,
             prompts=said.prompts,
+            isolated=said.isolated,
         )
     except SetupError:
         raise

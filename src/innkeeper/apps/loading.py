@@ -43,6 +43,7 @@ class Offer:
     agent: object
     target: str
     default: bool | None = None
+    isolated: bool = False
 
 
 def load_app(sources: Sequence[Source], folder: Path) -> Any:
@@ -78,7 +79,7 @@ def _combined(offers: Iterable[Offer]) -> FastAPI:
     origins: dict[str, str] = {}
     for offer in offers:
         try:
-            agents.add(offer.name, offer.agent, default=offer.default)
+            agents.add(offer.name, offer.agent, default=offer.default, isolated=offer.isolated)
         except DuplicateAgent as error:
             raise DuplicateAgent(f"{error.message} Here: {origins[offer.name]} and {offer.target}.") from None
         except InnkeeperError as error:
@@ -99,7 +100,7 @@ def _load(source: Source, folder: Path, registered: dict[str, list[Offer]]) -> A
     module = load_file(source.path) if source.path is not None else load_module(source.module, folder)
     new = [one for one in default_agents.registered() if one.name not in before]
     own = registered.setdefault(
-        module.__name__, [Offer(one.name, one.agent, source.target, one.default) for one in new]
+        module.__name__, [Offer(one.name, one.agent, source.target, one.default, one.isolated) for one in new]
     )
     if source.attribute:
         return _named(source, _attribute(source, module))

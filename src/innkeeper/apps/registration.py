@@ -20,6 +20,7 @@ class Registered:
     name: str
     agent: object
     default: bool | None
+    isolated: bool = False
 
 
 class DefaultAgents:
@@ -29,22 +30,22 @@ class DefaultAgents:
         self._agents: dict[str, Registered] = {}
         self._listeners: WeakSet[AppAgents] = WeakSet()
 
-    def add(self, name: str, agent: object, default: bool | None) -> None:
+    def add(self, name: str, agent: object, default: bool | None, isolated: bool = False) -> None:
         """Raises: Invalid, DuplicateAgent, ReservedName, SetupError."""
         checked_name(name)
         if name in self._agents:
             raise DuplicateAgent(f"Two agents are named {name!r}. Give each agent a name of its own.", param="name")
         trial = AgentRegistry(KEPT_NAMES)
         trial.register(name, adapt(agent, name, RuntimeSettings()))
-        registered = Registered(name, agent, default)
+        registered = Registered(name, agent, default, isolated)
         self._agents[name] = registered
         for listener in self._listeners:
-            listener.add(name, agent, default=default)
+            listener.add(name, agent, default=default, isolated=isolated)
 
     def join(self, listener: AppAgents) -> None:
         """Hand over what there is, and later what comes."""
         for registered in self._agents.values():
-            listener.add(registered.name, registered.agent, default=registered.default)
+            listener.add(registered.name, registered.agent, default=registered.default, isolated=registered.isolated)
         self._listeners.add(listener)
 
     def clear(self) -> None:
@@ -67,22 +68,22 @@ class AppAgents:
         self.registry = AgentRegistry(KEPT_NAMES)
         self.settings = settings
 
-    def add(self, name: str, agent: object, *, default: bool | None = None) -> None:
+    def add(self, name: str, agent: object, *, default: bool | None = None, isolated: bool = False) -> None:
         """Raises: Invalid, DuplicateAgent, ReservedName, SetupError."""
-        self.registry.register(name, adapt(agent, name, self.settings), default=default)
+        self.registry.register(name, adapt(agent, name, self.settings, isolated=isolated), default=default)
 
 
 default_agents = DefaultAgents()
 
 
-def register_agent(name: str, agent: object, *, default: bool | None = None) -> None:
+def register_agent(name: str, agent: object, *, default: bool | None = None, isolated: bool = False) -> None:
     """Serve `agent` as `name` in every app that `create_app()` or `attach()` makes.
 
     `agent` is a function, an object with `run`, an `innkeeper.Agent`, a Pydantic AI or OpenAI Agents SDK agent,
     or a runtime. The first one registered is the default; `default=True` replaces it, and `default=False` on
-    all means that there is none.
+    all means that there is none. An `isolated` agent has an event loop of its own, in a thread, and may block it.
 
     Raises: Invalid for a name that cannot stand in a URL; DuplicateAgent; ReservedName; SetupError for an
     agent of no kind that can be served.
     """
-    default_agents.add(name, agent, default)
+    default_agents.add(name, agent, default, isolated)

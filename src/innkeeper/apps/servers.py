@@ -28,18 +28,22 @@ class AgentDecorator:
         self._agents = agents
         self._hooks = hooks
 
-    def __call__(self, name: str | Resolver, *, default: bool | None = None) -> Callable[[AgentT], AgentT]:
+    def __call__(
+        self, name: str | Resolver, *, default: bool | None = None, isolated: bool = False
+    ) -> Callable[[AgentT], AgentT]:
         """Serve the decorated agent as `name`, or for every name for which a resolver returns agent data.
 
-        A resolver may be sync or async; `False` or `None` means that there is no such agent.
+        A resolver may be sync or async; `False` or `None` means that there is no such agent. An `isolated` agent has
+        an event loop of its own, in a thread, and may block it.
         """
 
         def serve(agent: AgentT) -> AgentT:
             if callable(name):
                 label = getattr(agent, "__name__", "dynamic")
-                self._agents.registry.add_resolver(name, adapt(agent, label, self._agents.settings))
+                runtime = adapt(agent, label, self._agents.settings, isolated=isolated)
+                self._agents.registry.add_resolver(name, runtime)
             else:
-                self._agents.add(name, agent, default=default)
+                self._agents.add(name, agent, default=default, isolated=isolated)
             return agent
 
         return serve

@@ -12,7 +12,11 @@ FAILED, INTERRUPTED = 1, 130
 
 def tell(error: InnkeeperError, *, debug: bool = False) -> int:
     """Print `Error: …` on standard error; returns the exit code."""
-    if debug:
-        traceback.print_exception(error)
-    print(f"Error: {error.message}", file=sys.stderr, flush=True)
+    print(text(error, debug=debug), file=sys.stderr, flush=True)
     return FAILED
+
+
+def text(error: InnkeeperError, *, debug: bool = False) -> str:
+    """What `tell` prints."""
+    trace = "".join(traceback.format_exception(error)) if debug else ""
+    return f"{trace}Error: {error.message}"

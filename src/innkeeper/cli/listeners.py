@@ -1,15 +1,32 @@
-"""Listeners: the socket that a server will serve, taken before anything heavy is loaded, so that a port in use is
-told at once and by name."""
+"""Listeners: the socket that a server serves, from taking it to giving it up.
+
+It is taken before anything heavy is loaded, so that a port in use is told at once and by name. Giving it up loses
+nobody who has got through to it: what the system has accepted would be reset with the socket, so it is served first.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import socket
+import struct
+import sys
 from pathlib import Path
 
 from innkeeper.core.errors import SetupError
 
 _LISTENING = "0A"
+
+_SO_ATTACH_FILTER = 26
+_NEWCOMERS_ONLY = (
+    (0x30, 0, 0, 13),  # load the flags of the TCP header
+    (0x54, 0, 0, 0x12),  # of these SYN and ACK
+    (0x15, 0, 1, 0x02),  # is it SYN alone?
+    (0x06, 0, 0, 0),  # then drop the packet
+    (0x06, 0, 0, 0xFFFFFFFF),  # else keep it
+)
+"""A classic BPF program, as its instructions: code, jump if true, jump if false, operand."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -31,6 +48,35 @@ def listen(host: str, port: int) -> socket.socket:
         raise _refused(error, host, port) from error
     listener.setblocking(False)
     return listener
+
+
+def turn_away(listener: socket.socket) -> None:
+    """Let no further connection begin, for a moment before `listener` is closed everywhere; those begun get through.
+
+    Without this, whoever comes between the last accept and the close would be connected and then reset. Now it tries
+    again a second later, as TCP does by itself, and is refused, which tells a balancer to go elsewhere. On systems
+    other than Linux it does nothing.
+    """
+    if sys.platform != "linux":
+        return
+    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *one) for one in _NEWCOMERS_ONLY))
+    handle = struct.pack("HL", len(_NEWCOMERS_ONLY), ctypes.addressof(program))
+    with contextlib.suppress(OSError):
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, handle)
+
+
+def waiting(listener: socket.socket) -> list[socket.socket]:
+    """The connections that the system has accepted on `listener` and nobody has taken yet."""
+    found: list[socket.socket] = []
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except ConnectionError:
+            continue  # it has left while it waited
+        except OSError:
+            return found
+        connection.setblocking(False)
+        found.append(connection)
 
 
 def _refused(error: OSError, host: str, port: int) -> SetupError:

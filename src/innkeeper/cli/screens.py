@@ -40,6 +40,8 @@ class Screen:
     is_auth_enabled: bool = True
     is_auth_forced: bool = False
     dynamic_agents: bool = False
+    processes: int = 1
+    serving: int = 1
 
     @property
     def url(self) -> str:
@@ -54,6 +56,7 @@ class Screen:
     def rows(self) -> list[tuple[str, str]]:
         """Labels and what they stand before; an empty label goes on with the one above."""
         rows = _labelled("Agents", self._agent_lines()) + _labelled("Store", [self.store] if self.store else [])
+        rows += _labelled("Workers", self._worker_lines())
         rows += _labelled("Access", self._access_lines()) + _labelled("Try", self._try_lines())
         return [*rows, ("Stop", "Ctrl-C")]
 
@@ -71,6 +74,13 @@ class Screen:
         if not lines:
             lines = ["by resolver"] if self.dynamic_agents else ["none yet: requests to an agent answer 503"]
         return lines
+
+    def _worker_lines(self) -> list[str]:
+        if self.processes == 1:
+            return []
+        if self.serving < self.processes:
+            return [f"{self.serving} of {self.processes} processes: the log says why, and the others are tried again"]
+        return [f"{self.processes} processes"]
 
     def _access_lines(self) -> list[str]:
         if not self.is_auth_enabled:

@@ -1,7 +1,8 @@
 """`innkeeper serve`: from targets and options to a server that answers.
 
 The port is taken and the targets are found before anything heavy is imported, so that a mistake is told at once.
-With `reload` this process only watches, and a child of it serves on the same socket.
+With `reload` this process only watches, and a child of it serves on the same socket; with several `workers` it only
+sees to it that so many children serve.
 """
 
 from __future__ import annotations
@@ -10,29 +11,35 @@ import logging
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from innkeeper.apps.targets import Source, locate
 from innkeeper.cli import failures, logs
+from innkeeper.cli.endings import leave, leave_after, longest_end
 from innkeeper.cli.listeners import listen
 from innkeeper.config import Settings, load_settings, use_command_line
 from innkeeper.core.errors import InnkeeperError
 
 if TYPE_CHECKING:
+    from innkeeper.cli.screens import Screen
+    from innkeeper.cli.supervisors import Post
     from innkeeper.wiring import Kernel
 
 _logger = logging.getLogger("innkeeper")
 
 _RELOAD_DRAIN_SECONDS = 1.0
+_WAITING = "Waiting for a file to change."
+_PATIENCE_SECONDS = 0.6
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What the command line asked for; it crosses to the child that serves under `reload`."""
+    """What the command line asked for; it crosses to the processes that serve for this one."""
 
     targets: tuple[str, ...]
     flags: Mapping[str, Any]
@@ -59,58 +66,85 @@ def serve(order: Order) -> NoReturn:
     logs.configure(settings.log_level, settings.log_file)
     sources = _sources(order, settings)
     listener = listen(settings.host, settings.port)
-    _warn_of_workers(settings)
+    _warn_of_workers(order, settings)
     if order.reload:
         _watch(order, settings, sources, listener)
-    _serve_here(settings, sources, listener, began)
+    if settings.workers > 1 and not _is_sqlite(settings):
+        _supervise(order, settings, listener, began)
+    _serve_here(settings, sources, listener, _Crier(began))
 
 
 def _sources(order: Order, settings: Settings) -> list[Source]:
     return locate(order.targets or settings.targets, Path.cwd())
 
 
-def _warn_of_workers(settings: Settings) -> None:
+def _is_sqlite(settings: Settings) -> bool:
+    return settings.database_url is None or settings.database_url.get_secret_value().startswith("sqlite")
+
+
+def _warn_of_workers(order: Order, settings: Settings) -> None:
     if settings.workers == 1:
         return
-    url = settings.database_url.get_secret_value() if settings.database_url is not None else "sqlite:"
-    reason = "SQLite lets one process serve; PostgreSQL (DATABASE_URL=postgresql://…) is the way to several"
-    if not url.startswith("sqlite"):
-        reason = "more than one process on PostgreSQL is not supported yet"
+    if order.reload:
+        reason = "--reload starts one anew when a file changes"
+    elif _is_sqlite(settings):
+        reason = "SQLite lets one process serve; PostgreSQL (DATABASE_URL=postgresql://…) is the way to several"
+    else:
+        return
     _logger.warning("workers is %d, but one process serves: %s.", settings.workers, reason)
 
 
+class _Crier:
+    """Says how the start of a process went, to whoever started it."""
+
+    def __init__(self, began: float) -> None:
+        self.began = began
+
+    def started(self, screen: Screen, settings: Settings) -> None:
+        from innkeeper.cli.screens import show
+
+        show(screen)
+        _warm_up(screen, settings)
+
+    def failed(self, error: Exception, *, debug: bool) -> None:
+        if isinstance(error, InnkeeperError):
+            failures.tell(error, debug=debug)
+        else:
+            _logger.error("The app did not start.", exc_info=error)
+
+
 def _serve_here(
-    settings: Settings, sources: Sequence[Source], listener: socket.socket, began: float, *, is_again: bool = False
+    settings: Settings,
+    sources: Sequence[Source],
+    listener: socket.socket,
+    crier: _Crier,
+    *,
+    shares_port: bool = False,
 ) -> NoReturn:
     from innkeeper.apps.loading import kernel_of, load_app
-    from innkeeper.cli.servers import leave, serve_app
-
-    app = load_app(sources, Path.cwd())
-
-    def on_start() -> None:
-        _announce(kernel_of(app), settings, listener, time.monotonic() - began, is_again=is_again)
+    from innkeeper.cli.servers import serve_app
 
     try:
-        code = 0 if serve_app(app, settings, listener, on_start) else failures.INTERRUPTED
-    except InnkeeperError as error:
-        code = failures.tell(error, debug=settings.debug)
-    except Exception:
-        _logger.exception("The app did not start.")
+        app = load_app(sources, Path.cwd())
+
+        def on_start() -> None:
+            crier.started(_screen(kernel_of(app), settings, listener, time.monotonic() - crier.began), settings)
+
+        code = 0 if serve_app(app, settings, listener, on_start, shares_port=shares_port) else failures.INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - an app may raise anything, and threads of its may keep the process
+        crier.failed(error, debug=settings.debug)
         code = failures.FAILED
     leave(code)
 
 
-def _announce(
-    kernel: Kernel | None, settings: Settings, listener: socket.socket, seconds: float, *, is_again: bool
-) -> None:
-    from innkeeper.cli.screens import Screen, ServedAs, show
+def _screen(kernel: Kernel | None, settings: Settings, listener: socket.socket, seconds: float) -> Screen:
+    from innkeeper.cli.screens import Screen, ServedAs
     from innkeeper.wiring import store_label
 
-    agents = [] if kernel is None else [ServedAs(one.describe(), one.is_default) for one in kernel.agents]
-    screen = Screen(
+    return Screen(
         host=settings.host,
         port=listener.getsockname()[1],
-        agents=agents,
+        agents=[] if kernel is None else [ServedAs(one.describe(), one.is_default) for one in kernel.agents],
         store=None if kernel is None else store_label(kernel.settings),
         modes=settings.allowed_modes,
         seconds=seconds,
@@ -118,20 +152,19 @@ def _announce(
         is_auth_forced=settings.force_auth,
         dynamic_agents=kernel is not None and not kernel.agents.is_empty,
     )
-    if is_again:
-        print(screen.headline, flush=True)
-    else:
-        show(screen)
-    _warm_up([one.description.model or "" for one in agents], settings)
 
 
-def _warm_up(models: Sequence[str], settings: Settings) -> None:
+def _warm_up(screen: Screen, settings: Settings) -> None:
     """Fetch and load local models while nobody waits for them yet."""
+    models = [one.description.model or "" for one in screen.agents]
     local = dict.fromkeys(model for model in models if model.startswith("local:"))
     if local:
         from innkeeper.cli.warming import warm
 
         warm(list(local), settings)
+
+
+# one process, and a new one after each change
 
 
 def _watch(order: Order, settings: Settings, sources: Sequence[Source], listener: socket.socket) -> NoReturn:
@@ -143,18 +176,84 @@ def _watch(order: Order, settings: Settings, sources: Sequence[Source], listener
     sys.exit(0)
 
 
+class _ReloadingCrier(_Crier):
+    def __init__(self, began: float, *, is_again: bool) -> None:
+        super().__init__(began)
+        self._is_again = is_again
+
+    def started(self, screen: Screen, settings: Settings) -> None:
+        if not self._is_again:
+            super().started(screen, settings)
+            return
+        print(screen.headline, flush=True)
+        _warm_up(screen, settings)
+
+    def failed(self, error: Exception, *, debug: bool) -> None:
+        super().failed(error, debug=debug)
+        print(_WAITING, file=sys.stderr, flush=True)
+
+
 def serve_as_child(order: Order, *, is_again: bool, sockets: list[socket.socket]) -> None:
     """In the child that serves under `reload`: read everything anew, except for the port."""
-    began = time.monotonic()
-    debug = bool(order.flags.get("debug"))
+    crier = _ReloadingCrier(time.monotonic(), is_again=is_again)
     try:
         settings = order.settings()
         # Somebody who has just saved a file does not wait for a conversation to end.
         settings = settings.model_copy(update={"drain_seconds": min(settings.drain_seconds, _RELOAD_DRAIN_SECONDS)})
-        debug = settings.debug
         logs.configure(settings.log_level, settings.log_file)
-        _serve_here(settings, _sources(order, settings), sockets[0], began, is_again=is_again)
+        sources = _sources(order, settings)
     except InnkeeperError as error:
-        failures.tell(error, debug=debug)
-        print("Waiting for a file to change.", file=sys.stderr, flush=True)
+        crier.failed(error, debug=bool(order.flags.get("debug")))
         sys.exit(failures.FAILED)
+    _serve_here(settings, sources, sockets[0], crier, shares_port=True)
+
+
+# several processes
+
+
+def _supervise(order: Order, settings: Settings, listener: socket.socket, began: float) -> NoReturn:
+    """Have several children serve, and new ones in the place of those that end."""
+    from innkeeper.cli.screens import show
+    from innkeeper.cli.supervisors import Supervisor
+
+    def on_ready(screen: Screen, serving: int) -> None:
+        show(replace(screen, processes=settings.workers, serving=serving, seconds=time.monotonic() - began))
+
+    seconds = longest_end(settings.drain_seconds)
+    work = partial(serve_as_worker, order, partial(leave_after, seconds))
+    patience = seconds + _PATIENCE_SECONDS
+    sys.exit(Supervisor(work, listener, settings.workers, patience=patience, on_ready=on_ready).run())
+
+
+class _WorkersCrier(_Crier):
+    def __init__(self, began: float, post: Post) -> None:
+        super().__init__(began)
+        self._post = post
+
+    def started(self, screen: Screen, settings: Settings) -> None:
+        self._post.report_ready(screen)
+        if self._post.number == 1:
+            _warm_up(screen, settings)
+
+    def failed(self, error: Exception, *, debug: bool) -> None:
+        if not self._post.is_first_start:
+            super().failed(error, debug=debug)
+        elif isinstance(error, InnkeeperError):
+            self._post.report_failure(failures.text(error, debug=debug))
+        else:
+            trace = "".join(traceback.format_exception(error)).rstrip()
+            self._post.report_failure(f"Error: The app did not start.\n{trace}")
+
+
+def serve_as_worker(order: Order, on_orphaned: Callable[[], None], post: Post) -> None:
+    """In one of several processes that serve: read everything anew, except for the port."""
+    crier = _WorkersCrier(time.monotonic(), post)
+    post.hold(on_orphaned)
+    try:
+        settings = order.settings()
+        logs.configure(settings.log_level, settings.log_file)
+        sources = _sources(order, settings)
+    except InnkeeperError as error:
+        crier.failed(error, debug=bool(order.flags.get("debug")))
+        sys.exit(failures.FAILED)
+    _serve_here(settings, sources, post.listener, crier, shares_port=True)

@@ -1,52 +1,53 @@
 """Servers: uvicorn, told how we want to be served, and how to end.
 
-On SIGTERM or SIGINT runs are drained while their clients still listen, then connections end, then the app's lifespan.
-Invariant: the process is gone `drain_seconds` and 9 s after the first signal, whatever user code does: Python would
-wait for the threads of synchronous agents, so it is not asked.
+On SIGTERM or SIGINT the port is given up, and who is connected is served for a moment longer; then runs are drained
+while their clients still listen, then connections end, then the app's lifespan.
+Invariant: the process is gone `drain_seconds` and 9 s after the first signal, with 0, whatever user code does: Python
+would wait for the threads of synchronous agents, so it is not asked.
 """
 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
-import logging
-import os
+import math
 import signal
 import socket
-import sys
-import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import uvicorn
 from uvicorn.lifespan.on import LifespanOn
 
 from innkeeper.apps.loading import kernel_of
+from innkeeper.cli.endings import leave_after, leave_by_alarm, longest_end, on_signal_anywhere
+from innkeeper.cli.farewells import Farewell, close_after_answer, close_idle
+from innkeeper.cli.listeners import turn_away, waiting
 from innkeeper.config import Settings
 
-_logger = logging.getLogger("innkeeper")
-
 _CONNECTIONS_SECONDS = 7.0
-_LAST_SECONDS = 9.0
+_LAST_ARRIVALS_SECONDS = 0.02
+_LAST_REQUESTS_SECONDS = 0.5
 _LEFTOVER_SECONDS = 1.0
-_LOOK_AROUND_SECONDS = 0.1
+_LOOK_AROUND_SECONDS = 0.05
 _LAST_FRAMES_SECONDS = 0.1
-_GOODBYE_SECONDS = 3.0
 _WS_MAX_SIZE = 1024 * 1024
 _KEEP_ALIVE_SECONDS = 15
 _HEADERS_SIZE = 24 * 1024
 
 
-def serve_app(app: Any, settings: Settings, listener: socket.socket, on_start: Callable[[], None]) -> bool:
+def serve_app(
+    app: Any, settings: Settings, listener: socket.socket, on_start: Callable[[], None], *, shares_port: bool = False
+) -> bool:
     """Serve `app` on `listener` until a signal ends it; `on_start` is called once it answers.
 
-    Returns whether it ended in good order; a second Ctrl-C cuts that short.
+    Returns whether it ended in good order; a second Ctrl-C cuts that short. `shares_port` says that other processes
+    serve on the same socket, and may go on.
 
     Raises: whatever kept the app from starting.
     """
-    server = Server(app, settings, on_start)
+    server = Server(app, settings, on_start, shares_port=shares_port)
     loop = (server.config.get_loop_factory() or asyncio.new_event_loop)()
     loop.run_until_complete(server.serve([listener]))
     return not server.force_exit
@@ -55,38 +56,94 @@ def serve_app(app: Any, settings: Settings, listener: socket.socket, on_start: C
 class Server(uvicorn.Server):
     """Serves one app."""
 
-    def __init__(self, app: Any, settings: Settings, on_start: Callable[[], None]) -> None:
-        super().__init__(uvicorn_config(app, settings))
+    def __init__(
+        self, app: Any, settings: Settings, on_start: Callable[[], None], *, shares_port: bool = False
+    ) -> None:
+        self._farewell = Farewell(app)
+        super().__init__(uvicorn_config(self._farewell, settings))
         self._kernel = kernel_of(app)
-        self._drain_seconds = settings.drain_seconds
+        self._longest_end = longest_end(settings.drain_seconds)
+        self._connections_seconds = settings.drain_seconds + _CONNECTIONS_SECONDS
         self._on_start = on_start
+        self._shares_port = shares_port
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
+        self._is_ending = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
         self.lifespan = _Lifespan(self.config)
-        await super().startup(sockets)
+        # The loop closes what it is given, and then we could not take what has come last.
+        await super().startup([one.dup() for one in sockets or ()])
+        on_signal_anywhere(self._end_in_time)
         self._on_start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        if self._kernel is not None and not self.force_exit:
-            self._draining = asyncio.create_task(self._kernel.drain())
-            await self._drained(self._draining, sockets or [])
+        if not self.force_exit:
+            deadline = asyncio.get_running_loop().time() + self._connections_seconds
+            self._take_leave()
+            await self._give_up_port(sockets or [])
+            await self._hear_last_requests()
+            await self._drain()
+            left = deadline - asyncio.get_running_loop().time()
+            self.config.timeout_graceful_shutdown = max(1, round(left))
         await super().shutdown(sockets)
         if not self.force_exit:
             await _end_leftovers()
 
-    async def _drained(self, draining: asyncio.Task[None], sockets: list[socket.socket]) -> None:
-        """Take no new connections and wait for the runs: uvicorn would close WebSockets before they hear the end."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._drain_seconds + _CONNECTIONS_SECONDS
+    def _take_leave(self) -> None:
+        """From now on `/ready` says so, and whoever is answered is asked to connect anew."""
+        if self._farewell.is_leaving:
+            return
+        self._farewell.is_leaving = True
+        close_after_answer(list(self.server_state.connections), self.config.http_protocol_class)
+        leave_kernel = getattr(self._kernel, "leave", None)
+        if leave_kernel is not None:
+            leave_kernel()
+
+    async def _give_up_port(self, listeners: list[socket.socket]) -> None:
+        """Let nobody in any more, but everybody whom the system has let in already."""
+        if not self._shares_port:
+            for listener in listeners:
+                turn_away(listener)
+        await asyncio.sleep(_LAST_ARRIVALS_SECONDS)
         for server in self.servers:
             server.close()
-        for listener in sockets:
+        arrived = [connection for listener in listeners for connection in waiting(listener)]
+        for listener in listeners:
             listener.close()
-        while not draining.done() and not self.force_exit:
-            await asyncio.wait([draining], timeout=_LOOK_AROUND_SECONDS)
+        for connection in arrived:
+            try:
+                await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
+            except OSError:  # it has left already
+                connection.close()
+
+    def _protocol(self) -> asyncio.Protocol:
+        new: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        return new(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+    async def _hear_last_requests(self) -> None:
+        """Serve what was sent before its client could know; then part from those who have sent nothing."""
+        protocol, connections = self.config.http_protocol_class, self.server_state.connections
+        await self._until(
+            lambda: not any(isinstance(one, protocol) for one in connections), at_most=_LAST_REQUESTS_SECONDS
+        )
+        close_idle(list(connections), protocol)
+
+    async def _drain(self) -> None:
+        """Wait for the runs: uvicorn would close WebSockets before they hear the end."""
+        if self._kernel is None:
+            return
+        self._draining = asyncio.create_task(self._kernel.drain())
+        await self._until(self._draining.done)
         await asyncio.sleep(_LAST_FRAMES_SECONDS)
-        self.config.timeout_graceful_shutdown = max(1, round(deadline - loop.time()))
+
+    async def _until(self, is_over: Callable[[], bool], *, at_most: float = math.inf) -> None:
+        """Wait for it, unless somebody is in a hurry."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + at_most
+        while not is_over() and not self.force_exit and loop.time() < deadline:  # noqa: ASYNC110 - signals set flags
+            await asyncio.sleep(_LOOK_AROUND_SECONDS)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -97,8 +154,16 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if not self.should_exit:
-            leave_after(self._drain_seconds + _LAST_SECONDS)
+            self._end_in_time()
+            leave_by_alarm(self._longest_end)
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._take_leave)
         super().handle_exit(sig, frame)
+
+    def _end_in_time(self) -> None:
+        if not self._is_ending:
+            self._is_ending = True
+            leave_after(self._longest_end)
 
 
 class _Lifespan(LifespanOn):
@@ -136,6 +201,7 @@ def uvicorn_config(app: Any, settings: Settings) -> uvicorn.Config:
     """How uvicorn is set up: it logs nothing of its own, trusts no proxy's header and names itself to nobody."""
     return uvicorn.Config(
         app,
+        interface="asgi3",
         log_config=None,
         access_log=False,
         server_header=False,
@@ -154,28 +220,3 @@ async def _end_leftovers() -> None:
         task.cancel()
     if tasks:
         await asyncio.wait(tasks, timeout=_LEFTOVER_SECONDS)
-
-
-def leave_after(seconds: float) -> None:
-    """End the process then, if it has not ended by itself."""
-
-    def leave_now() -> None:
-        _logger.error("The server did not end within %.0f s and is ended now.", seconds)
-        os._exit(1)
-
-    timer = threading.Timer(seconds, leave_now)
-    timer.daemon = True
-    timer.start()
-
-
-def leave(code: int) -> NoReturn:
-    """End the process without waiting for threads, but with everything else that Python does at its end."""
-    leave_after(_GOODBYE_SECONDS)
-    local = sys.modules.get("innkeeper.runtimes.local")
-    if local is not None:
-        local.shutdown()
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(code)

@@ -12,7 +12,10 @@ from innkeeper.core.usage import Pricing
 
 @dataclass(frozen=True, slots=True)
 class AgentDescription:
-    """What clients may know of an agent. `accepts_client_tools` and `has_model` decide what a request may ask."""
+    """What clients may know of an agent. `accepts_client_tools` and `has_model` decide what a request may ask.
+
+    `resumes` says that the runtime goes on from what an earlier attempt of a run had done, instead of from the start.
+    """
 
     name: str
     model: str | None = None
@@ -23,6 +26,7 @@ class AgentDescription:
     has_model: bool = False
     accepts_client_tools: bool = False
     streams: bool = True
+    resumes: bool = False
     pricing: Pricing | None = None
     extra: Mapping[str, object] = field(default_factory=dict)
 

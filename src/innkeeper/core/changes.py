@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from innkeeper.core.claims import Claim, Claimed
 from innkeeper.core.events import EndStatus, FinishReason
+from innkeeper.core.identity import Owner
+from innkeeper.core.injections import InjectedMessage, Injection
 from innkeeper.core.messages import Message
-from innkeeper.core.runs import Run, RunError, WhenBusy
+from innkeeper.core.runs import Plan, Run, RunError, WhenBusy
 from innkeeper.core.sessions import Head, Session, StoredMessage
 from innkeeper.core.times import Instant
 from innkeeper.core.transcripts import HistoryMode, Transcript
 from innkeeper.core.usage import CreditRecord, Usage
+from innkeeper.core.webhooks import Delivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,13 @@ class Segment:
     def payloads(self) -> list[bytes]:
         return self.data.split(b"\n")
 
+    def beyond(self, after: int) -> Segment:
+        """The part of it that follows `after`."""
+        if self.first_seq > after:
+            return self
+        kept = self.payloads()[after - self.first_seq + 1 :]
+        return Segment(after + 1, len(kept), b"\n".join(kept))
+
 
 @dataclass(frozen=True, slots=True)
 class AcceptRun:
@@ -50,7 +61,8 @@ class AcceptRun:
     `run` is the run as it will be if it can start at once; where its session is busy it is stored queued,
     or refused when `when_busy` says so. `new_session` is used only if no session answers to its owner,
     end user and id. A run that is not `recorded` gets a session of its own, whatever it names: it must
-    neither change nor end one that is kept.
+    neither change nor end one that is kept. A run in the background is stored queued, with the `plan` by which
+    any process can execute it. Injections that waited for this turn become its first messages.
     """
 
     run: Run
@@ -64,6 +76,9 @@ class AcceptRun:
     names_user: bool = False
     when_busy: WhenBusy = "queue"
     max_queue: int = 10
+    plan: Plan | None = None
+    webhook: str | None = None
+    claim: Claim | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +90,104 @@ class BeginRun:
     transcript: Transcript
     history: HistoryMode
     worker: str
+    now: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class TakeQueued:
+    """Begin the background run that has waited longest and whose turn has come; `Missing` if there is none."""
+
+    worker: str
+    now: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRun:
+    """Put a background run that this worker executes back into the queue, to be taken up again."""
+
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestCancel:
+    """Ask for the end of a run, whoever executes it; one in the background that nobody has yet is taken by `worker`."""
+
+    run_id: str
+    owner: Owner
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class TakeDead:
+    """Take over the runs of workers that are gone; background runs go back into the queue.
+
+    A run that has been begun `max_attempts` times is not queued again, but handed over to be ended. On PostgreSQL
+    a worker is gone that has not been seen for `patience` seconds, by the database's clock.
+    """
+
+    worker: str
+    max_attempts: int
+    patience: float = 10.0
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class KeepWorker:
+    """This worker is alive; `process` tells others on the same machine which process it is."""
+
+    worker: str
+    process: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetireWorkers:
+    """These workers are gone, and need not be waited for."""
+
+    workers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptInjection:
+    """Store a message for the newest run under way that fits `session_key`, `run_id` and `agent_name`.
+
+    Where none is, it waits for the next run: of the named session, else of this owner with `agent_name`. A named
+    run that has ended leaves it to its session. `names_agent=False` says that `agent_name` is only for the latter.
+    """
+
+    id: str
+    owner: Owner
+    content: str
+    agent_name: str | None
+    now: Instant
+    session_key: str | None = None
+    run_id: str | None = None
+    names_agent: bool = False
+    claim: Claim | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverInjections:
+    """Put what was injected into a run at the end of its log, which is at `after`, and mark it as delivered."""
+
+    after: int
+    now: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class KeepClaim:
+    """Remember that a request has made `subject`; first in its call, so that nothing is made where it is known."""
+
+    owner: Owner
+    claim: Claim
+    subject: str
+    now: Instant
+    answer: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetClaims:
+    """Drop the keys that are older than their lifetime."""
+
     now: Instant
 
 
@@ -151,9 +264,45 @@ class AppendMessages:
     now: Instant
 
 
+@dataclass(frozen=True, slots=True)
+class TakeDeliveries:
+    """Hold up to `limit` webhook deliveries that are due, the one that waits longest first; see `core.webhooks.HOLD`.
+
+    Due is what is neither delivered nor given up, whose next attempt is not after `now`, and what nobody holds.
+    Answered with `TakenDeliveries`.
+    """
+
+    worker: str
+    now: Instant
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class SettleDelivery:
+    """How an attempt went: delivered; or to be tried at `retry_at`; or, without that, given up. Nobody holds it then.
+
+    What is delivered stays so, whatever is said of it later.
+    """
+
+    id: str
+    is_delivered: bool
+    retry_at: Instant | None
+    now: Instant
+
+
 Change = (
     AcceptRun
     | BeginRun
+    | TakeQueued
+    | ReleaseRun
+    | RequestCancel
+    | TakeDead
+    | KeepWorker
+    | RetireWorkers
+    | AcceptInjection
+    | DeliverInjections
+    | KeepClaim
+    | ForgetClaims
     | AppendEvents
     | EndRun
     | RecordCredits
@@ -161,6 +310,8 @@ Change = (
     | UpdateSession
     | DeleteSession
     | AppendMessages
+    | TakeDeliveries
+    | SettleDelivery
 )
 
 
@@ -175,32 +326,109 @@ class Lineage:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The run is on disk. `lineage` and `epoch` are meaningful once it runs."""
+    """The run is on disk. `lineage` and `epoch` are meaningful once it runs.
+
+    `first` is how its log begins, where that is not as asked for, because of injections that had waited for it;
+    `interrupts` is the run that was asked to make way, and the worker that executes it.
+    """
 
     run: Run
     lineage: Lineage | None
     epoch: int = 1
     is_new_session: bool = False
+    first: Segment | None = None
+    interrupts: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Steered:
+    """The session was busy: the message was injected into the run under way, which `worker` executes."""
+
+    run_id: str
+    injection_id: str
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """The request has been made before: nothing was written."""
+
+    claimed: Claimed
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """The queued run now runs; `None` as outcome means that it is not its turn."""
+    """The queued run now runs. `segment` is what was added to its log, where injections had waited for it."""
 
     lineage: Lineage
     epoch: int
+    segment: Segment | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """The run waits for others of its session."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A background run that this worker executes from now on."""
+
+    run: Run
+    plan: Plan
+    begun: Begun
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelling:
+    """The run has been asked to end: by `worker`, or, where `fence` is given, by whoever asked, who holds it now."""
+
+    worker: str
+    fence: Fence | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """Runs that are this worker's to end now, and how many went back into the queue."""
+
+    runs: tuple[tuple[Run, Fence], ...] = ()
+    queued: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Injected:
+    """The message is on disk; `worker` executes the run that is to have it, if one is under way."""
+
+    injection: Injection
+    worker: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The messages that the run has now, and what they added to its log."""
+
+    messages: tuple[InjectedMessage, ...] = ()
+    segment: Segment | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """`next_run_id` is the run that waits for this session, if one does."""
+    """`next_run_id` is the run that waits for this session, if one does; `is_awaited` says that a webhook is due."""
 
     next_run_id: str | None
+    is_awaited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Appended:
     messages: tuple[StoredMessage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TakenDeliveries:
+    """They are this worker's for a while; fewer than were asked for means that no more are due."""
+
+    deliveries: tuple[Delivery, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +448,24 @@ class Missing:
     """The row to change does not exist (any more)."""
 
 
-Outcome = Accepted | Begun | Ended | Appended | Done | Stale | Missing
+Outcome = (
+    Accepted
+    | Steered
+    | Repeated
+    | Begun
+    | NotYet
+    | Taken
+    | Cancelling
+    | Inherited
+    | Injected
+    | Delivered
+    | Ended
+    | Appended
+    | TakenDeliveries
+    | Done
+    | Stale
+    | Missing
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,59 @@ that no HTTP request is waiting for. Clock and ids are handed in, so that this m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, Protocol
 
 from innkeeper.core.errors import Invalid
+from innkeeper.core.injections import InjectedMessage
 from innkeeper.core.usage import CreditRecord, Usage
+
+
+class RunLine(Protocol):
+    """What a context asks of its run while that is executed."""
+
+    def receive(self) -> Awaitable[Sequence[InjectedMessage]]: ...
+
+    def saved(self) -> Awaitable[None]: ...
+
+
+class Injections:
+    """What is waiting for a run: iterate it to be given it, with `async for`, or with `for` in sync code."""
+
+    def __init__(self, line: RunLine | None) -> None:
+        self._line = line
+
+    async def __aiter__(self) -> AsyncIterator[InjectedMessage]:
+        if self._line is not None:
+            for message in await self._line.receive():
+                yield message
+
+    def __iter__(self) -> Iterator[InjectedMessage]:
+        wait = _current_wait.get()
+        if _is_on_a_loop() or (wait is None and self._line is not None):
+            raise RuntimeError("Use `async for message in context.injections()`: a plain `for` is for sync agents.")
+        if wait is not None and self._line is not None:
+            yield from wait(self._line.receive)
+
+
+Ask = Callable[[], Awaitable[Sequence[InjectedMessage]]]
+Wait = Callable[[Ask], Sequence[InjectedMessage]]
+"""How code in a thread asks its run, whose event loop is elsewhere, and waits for the answer."""
+
+_current_wait: ContextVar[Wait | None] = ContextVar("innkeeper_wait", default=None)
+set_wait = _current_wait.set
+
+
+def _is_on_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 class RunContext:
@@ -36,10 +82,12 @@ class RunContext:
         self.user_id: str | None = None
         self.agent_name: str | None = None
         self.agent_data: Any = None
+        self.attempt = 1
         self.metadata: Mapping[str, object] = {}
         self.workflow: str | None = None
         self.variables: Mapping[str, object] = {}
         self.original_response: Any = None
+        self.line: RunLine | None = None
         self._values: dict[str, Any] = {}
         self._records: list[CreditRecord] = []
         self._tokens: Usage | None = None
@@ -93,6 +141,19 @@ class RunContext:
             },
         }
 
+    def injections(self) -> Injections:
+        """The messages that were injected into this run and that it has not had yet, oldest first; then it ends.
+
+        `async for message in context.injections()`, in sync code without `async`, marks them as delivered: the run's
+        log shows each at this point.
+        """
+        return Injections(self.line)
+
+    async def saved(self) -> None:
+        """Return when everything that the run has told so far is on disk."""
+        if self.line is not None:
+            await self.line.saved()
+
     def get_duration(self) -> float:
         """Seconds since the request began."""
         return self._clock() - self._began
@@ -130,5 +191,24 @@ def get_context() -> RunContext | None:
     return _current.get()
 
 
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """The call that a tool is answering. `key` is the same in every attempt of its run, for calls to the outside."""
+
+    id: str
+    name: str
+    key: str
+    attempt: int = 1
+
+
+_current_call: ContextVar[ToolCall | None] = ContextVar("innkeeper_tool_call", default=None)
+
+
+def get_tool_call() -> ToolCall | None:
+    """The tool call that this code answers, or `None` outside of one."""
+    return _current_call.get()
+
+
+set_tool_call = _current_call.set
 set_context = _current.set
 reset_context = _current.reset

@@ -5,7 +5,8 @@ InnkeeperError
 ├── Unsupported             a well-formed request that this agent or server cannot honour
 ├── NotFound
 │   ├── AgentNotFound       ├── SessionNotFound
-│   ├── RunNotFound         └── RouteNotFound
+│   ├── RunNotFound         ├── InjectionNotFound
+│   └── RouteNotFound
 ├── NoDefaultAgent          no agent was named and none is the default
 ├── NoAgents                nothing is registered
 ├── MethodNotAllowed
@@ -71,6 +72,10 @@ class SessionNotFound(NotFound):
 
 class RunNotFound(NotFound):
     """No run has that id."""
+
+
+class InjectionNotFound(NotFound):
+    """No injection has that id."""
 
 
 class RouteNotFound(NotFound):

@@ -28,6 +28,18 @@ class RunStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class RunResumed:
+    """A process died, and another goes on. Text beyond the first `output_length` characters is void.
+
+    `is_restart` says that the agent begins anew, so that nothing of what it had told before holds.
+    """
+
+    attempt: int
+    output_length: int = 0
+    is_restart: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class TextDelta:
     content: str
 
@@ -68,8 +80,11 @@ class StepChanged:
 
 @dataclass(frozen=True, slots=True)
 class MessageInjected:
+    """A message that steers the run. One that `was_deferred` had waited for it, and came before its first word."""
+
     content: str
     injection_id: str
+    was_deferred: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +120,7 @@ class RunEnded:
 AgentEvent = (
     TextDelta | ReasoningDelta | ToolCalled | ToolReturned | StepChanged | MessageInjected | UsageReported | FinishNoted
 )
-Event = RunStarted | AgentEvent | RunFailed | RunEnded
+Event = RunStarted | RunResumed | AgentEvent | RunFailed | RunEnded
 
 
 def json_string(text: str) -> bytes:
@@ -199,6 +214,8 @@ def _shown(event: Event) -> dict[str, object]:  # one arm an event: long because
     match event:
         case RunStarted(run_id, session_id, agent_name):
             return {"type": "run", "run_id": run_id, "session_id": session_id, "agent_name": agent_name}
+        case RunResumed(attempt, output_length, is_restart):
+            return {"type": "resumed", "attempt": attempt, "output_length": output_length, "restart": is_restart}
         case TextDelta(content):
             return {"type": "text", "content": content}
         case ReasoningDelta(content):
@@ -211,8 +228,9 @@ def _shown(event: Event) -> dict[str, object]:  # one arm an event: long because
             return {**shown, "result": result, "error": error, "duration_ms": duration_ms}
         case StepChanged(number, status):
             return {"type": "step", "step_number": number, "status": status}
-        case MessageInjected(content, injection_id):
-            return {"type": "message_injected", "content": content, "injection_id": injection_id}
+        case MessageInjected(content, injection_id, was_deferred):
+            told = {"type": "message_injected", "content": content, "injection_id": injection_id}
+            return {**told, "deferred": True} if was_deferred else {**told}
         case UsageReported(usage):
             return {"type": "usage", **(shown_usage(usage) or {}), "model": usage.model}
         case FinishNoted(reason):
@@ -289,6 +307,9 @@ def _read_failure(raw: Raw) -> RunFailed:
 
 _READERS: dict[object, Callable[[Raw], Event]] = {
     "run": lambda raw: RunStarted(str(raw["run_id"]), str(raw["session_id"]), str(raw["agent_name"])),
+    "resumed": lambda raw: RunResumed(
+        cast("int", raw["attempt"]), cast("int", raw["output_length"]), bool(raw["restart"])
+    ),
     "text": lambda raw: TextDelta(str(raw["content"])),
     "reasoning": lambda raw: ReasoningDelta(str(raw["content"])),
     "tool_call": lambda raw: ToolCalled(
@@ -301,7 +322,9 @@ _READERS: dict[object, Callable[[Raw], Event]] = {
     "step": lambda raw: StepChanged(
         cast("int", raw["step_number"]), cast("Literal['started', 'completed']", raw["status"])
     ),
-    "message_injected": lambda raw: MessageInjected(str(raw["content"]), str(raw["injection_id"])),
+    "message_injected": lambda raw: MessageInjected(
+        str(raw["content"]), str(raw["injection_id"]), bool(raw.get("deferred"))
+    ),
     "usage": lambda raw: UsageReported(_usage_of(raw)),
     "error": _read_failure,
     "done": _read_end,

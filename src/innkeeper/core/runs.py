@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
+from innkeeper.core.claims import Claim
 from innkeeper.core.events import FinishReason
 from innkeeper.core.identity import Owner
-from innkeeper.core.messages import Message
+from innkeeper.core.messages import Message, ToolUse
 from innkeeper.core.times import Instant
 from innkeeper.core.transcripts import HistoryMode
 from innkeeper.core.usage import Usage
@@ -89,7 +90,7 @@ class Parameters:
 NO_PARAMETERS = Parameters()
 
 OnDisconnect = Literal["continue", "cancel"]
-WhenBusy = Literal["queue", "reject"]
+WhenBusy = Literal["queue", "reject", "interrupt", "steer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,8 @@ class StartRun:
     """A request to run an agent, as every surface words it.
 
     `messages` is what the client sent, oldest first; `on_disconnect` and `grace` (seconds) say what happens
-    when the last reader leaves; `recorded=False` keeps the conversation only until the run has ended.
+    when the last reader leaves; `recorded=False` keeps the conversation only until the run has ended. A run in the
+    `background` goes through the queue; `webhook` is told of its end; `claim` is the request's idempotency key.
     """
 
     agent_name: str | None
@@ -113,6 +115,17 @@ class StartRun:
     on_disconnect: OnDisconnect = "continue"
     grace: float = 0.0
     when_busy: WhenBusy = "queue"
+    background: bool = False
+    webhook: str | None = None
+    claim: Claim | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What must be known to execute a run that was stored, beside its row: how its request was worded."""
+
+    parameters: Parameters = NO_PARAMETERS
+    history: HistoryMode = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,21 +159,33 @@ class Run:
     background: bool = False
     attempt: int = 1
     last_seq: int = 0
+    is_cancelling: bool = False
     metadata: Mapping[str, object] = field(default_factory=dict)
     started_at: Instant | None = None
     ended_at: Instant | None = None
 
 
 @dataclass(frozen=True, slots=True)
+class Resumption:
+    """A run that is taken up again: `steps` that were begun, and the calls that were made and have no result."""
+
+    attempt: int
+    steps: int = 0
+    open_calls: tuple[ToolUse, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """What a runtime is handed: the whole conversation, oldest first, instructions in front, and the wishes.
 
-    `stream` tells whether the caller reads along; a runtime may yield deltas either way.
+    `stream` tells whether the caller reads along; a runtime may yield deltas either way. Where an earlier attempt
+    was cut off, `resumption` says so, and `messages` ends with what that one had done.
     """
 
     messages: tuple[Message, ...]
     parameters: Parameters = NO_PARAMETERS
     stream: bool = False
+    resumption: Resumption | None = None
 
     @property
     def prompt(self) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
+from innkeeper.http.claims import REPLAYED
 from innkeeper.http.problems import CODES, facts, respond, run_error_facts
 from innkeeper.http.turns import Turn
-from innkeeper.services.live import Ending, Stop
+from innkeeper.services.tails import Ending, Stop
 
 _RETRY_AFTER = "5"
 """Seconds after which a turn that waited in vain may be tried again."""
@@ -14,8 +15,14 @@ _RETRY_AFTER = "5"
 
 def run_headers(turn: Turn) -> dict[str, str]:
     """Names the run and its session, for clients that want to steer or resume."""
-    run = turn.run.run
-    return {"x-run-id": run.id, "x-session-id": _header(run.session_id)}
+    started = turn.started
+    assert started is not None, "the turn has been started"
+    headers = {"x-run-id": started.run.id, "x-session-id": _header(started.run.session_id)}
+    if started.is_repeated:
+        headers[REPLAYED] = "true"
+    if started.injection_id is not None:
+        headers["x-injection-id"] = started.injection_id
+    return headers
 
 
 def _header(text: str) -> str:

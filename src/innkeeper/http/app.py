@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from fastapi import APIRouter
 
-from innkeeper.http import agents, chat, documents, health, runs, sessions
+from innkeeper.http import agents, chat, documents, health, injections, runs, sessions
 from innkeeper.http.deps import House
 from innkeeper.http.dispatching import Dispatcher
 from innkeeper.http.openai import agents as openai_agents
@@ -24,6 +24,7 @@ GROUPS: Mapping[str, Sequence[APIRouter]] = {
         agents.router,
         sessions.router,
         runs.router,
+        injections.router,
     ),
     "health": (health.router,),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Header, Query, Request
@@ -12,6 +13,7 @@ from innkeeper.core.errors import (
     AgentFailed,
     AgentNotFound,
     Forbidden,
+    IdempotencyMismatch,
     Invalid,
     NoAgents,
     NoDefaultAgent,
@@ -26,7 +28,7 @@ from innkeeper.core.errors import (
 from innkeeper.core.events import shown_usage
 from innkeeper.http.answers import failed, run_headers
 from innkeeper.http.deps import caller_of
-from innkeeper.http.frames import DONE, SseEncoder, error_frame
+from innkeeper.http.frames import DONE, SseEncoder, error_frame, farewell_frame, marker
 from innkeeper.http.problems import facts, invalid, problem_of, problems
 from innkeeper.http.requests import ChatRequest
 from innkeeper.http.routes import needs, request_id_of, surface
@@ -37,7 +39,7 @@ router = surface(tags=["Chat"])
 stream_router = surface(tags=["Chat"])
 
 _PROBLEMS = problems(
-    Invalid, Unauthorized, Forbidden, NoDefaultAgent, AgentNotFound, RunConflict, PayloadTooLarge,
+    Invalid, IdempotencyMismatch, Unauthorized, Forbidden, NoDefaultAgent, AgentNotFound, RunConflict, PayloadTooLarge,
     UnsupportedMediaType, TooBusy, AgentFailed, NoAgents, ShuttingDown, StorageUnavailable,
 )  # fmt: skip
 _SSE: dict[int | str, dict[str, Any]] = {
@@ -56,16 +58,35 @@ class ChatResponse(BaseModel):
     usage: UsageView | None = None
 
 
-@router.post("/chat", response_model=ChatResponse, responses={**_SSE, **_PROBLEMS}, openapi_extra=needs("runs:write"))
+class Queued(BaseModel):
+    """A run in the background has been accepted: `GET /runs/{run_id}` tells what becomes of it."""
+
+    run_id: str
+    session_id: str
+    agent_name: str
+    status: str = "queued"
+
+
+@router.post(
+    "/chat",
+    response_model=ChatResponse,
+    responses={**_SSE, 202: {"model": Queued, "description": "Accepted in the background."}, **_PROBLEMS},
+    openapi_extra=needs("runs:write"),
+)
 async def chat(body: ChatRequest, request: Request) -> Response:
-    """Send a message to an agent and get its answer; with `stream`, the events of the run as SSE."""
+    """Send a message to an agent and get its answer; with `stream`, the events of the run as SSE.
+
+    With `background` the run is accepted at once and survives this server.
+    """
     turn = await open_turn(request, caller_of(request), body.start("/chat", stream=body.stream))
+    if body.background:
+        return _queued(turn)
     if body.stream:
         return stream(turn)
     ending = await wait_for_end(turn, request.receive)
     if ending.status != "completed":
         return failed(turn, ending, request_id_of(request.scope))
-    run, usage = turn.run.run, shown_usage(ending.usage)
+    run, usage = turn.tail.run, shown_usage(ending.usage)
     told = ChatResponse(
         output=ending.output,
         agent_name=run.agent_name,
@@ -75,6 +96,13 @@ async def chat(body: ChatRequest, request: Request) -> Response:
         usage=None if usage is None else UsageView(**usage),
     )
     return Answer(turn, told.model_dump_json().encode(), headers=run_headers(turn))
+
+
+def _queued(turn: Turn) -> Answer:
+    assert turn.started is not None, "the turn has been started"
+    run = turn.started.run
+    told = Queued(run_id=run.id, session_id=run.session_id, agent_name=run.agent_name)
+    return Answer(turn, told.model_dump_json().encode(), 202, run_headers(turn))
 
 
 @router.post("/chat/stream", responses={**_SSE, **_PROBLEMS}, openapi_extra=needs("runs:write"))
@@ -104,12 +132,12 @@ async def stream_get(
 
 def stream(turn: Turn) -> Stream:
     """The turn's events as SSE."""
-    encoder = SseEncoder()
     return Stream(
-        turn.services.runs.watch(turn.run),
-        encoder,
+        turn.watch(),
+        SseEncoder(),
         on_trouble=lambda error: error_frame(facts(problem_of(type(error)), str(error))) + DONE,
-        at_end=encoder.rest,
+        at_end=marker,
+        farewell=partial(farewell_frame, turn.tail.run.id),
         turn=turn,
         headers=run_headers(turn),
     )

@@ -16,6 +16,7 @@ from innkeeper.core.identity import Caller
 from innkeeper.http.gates import Gate
 from innkeeper.http.hooks import Hooks
 from innkeeper.services.agents import AgentRegistry
+from innkeeper.services.injections import Injections
 from innkeeper.services.runs import Runs
 from innkeeper.services.sessions import Sessions
 
@@ -35,6 +36,9 @@ class Services(Protocol):
 
     @property
     def sessions(self) -> Sessions: ...
+
+    @property
+    def injections(self) -> Injections: ...
 
 
 @dataclass(slots=True)

@@ -13,13 +13,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 class SseEncoder:
-    """Native SSE: `id: <seq>` and the stored payload; `[DONE]` after the run's last event."""
-
-    is_ended = False
-
-    def rest(self) -> bytes:
-        """What is missing at the end of the log: for a reader that began beyond its last event, the marker."""
-        return b"" if self.is_ended else DONE
+    """Native SSE: `id: <seq>` and the stored payload."""
 
     def __call__(self, batch: list[Segment]) -> bytes:
         frames: list[bytes] = []
@@ -28,10 +22,21 @@ class SseEncoder:
             for data in segment.data.split(b"\n"):
                 frames.append(b"id: %d\ndata: %s\n\n" % (seq, data))
                 seq += 1
-        if batch[-1].data.rpartition(b"\n")[2].startswith(b'{"type":"done"'):
-            self.is_ended = True
-            frames.append(DONE)
         return b"".join(frames)
+
+
+def marker() -> bytes:
+    """What follows the log in every stream."""
+    return DONE
+
+
+def farewell_payload(run_id: str | None, cursor: int | None) -> bytes:
+    """Tells a reader that the server leaves, and from where to go on: `after` that `seq`, or as `Last-Event-ID`."""
+    return msgspec.json.encode({"type": "shutdown", "run_id": run_id, "cursor": cursor})
+
+
+def farewell_frame(run_id: str, cursor: int) -> bytes:
+    return b"data: " + farewell_payload(run_id, cursor) + b"\n\n"
 
 
 def error_payload(error: Mapping[str, Any]) -> bytes:

@@ -37,6 +37,7 @@ PROBLEMS: Mapping[type[BaseException], Problem] = {
     errors.AgentNotFound: Problem(404, "AGENT_NOT_FOUND", "not_found_error"),
     errors.SessionNotFound: Problem(404, "SESSION_NOT_FOUND", "not_found_error"),
     errors.RunNotFound: Problem(404, "RUN_NOT_FOUND", "not_found_error"),
+    errors.InjectionNotFound: Problem(404, "INJECTION_NOT_FOUND", "not_found_error"),
     errors.RouteNotFound: Problem(404, "NOT_FOUND", "not_found_error"),
     errors.MethodNotAllowed: Problem(405, "METHOD_NOT_ALLOWED", "invalid_request_error"),
     errors.NoDefaultAgent: Problem(400, "NO_DEFAULT_AGENT", "invalid_request_error"),

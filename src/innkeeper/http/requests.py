@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictBool, StrictStr, field_validator
 
+from innkeeper.core.errors import Invalid
 from innkeeper.core.messages import Message, normalise
 from innkeeper.core.runs import StartRun
 from innkeeper.http.messages import content_parts
@@ -43,7 +44,11 @@ class ChatRequest(BaseModel):
     metadata: dict[str, Any] = Field(default_factory=dict)
     on_disconnect: Literal["continue", "cancel"] = "continue"
     grace: float = Field(default=0, strict=True, ge=0, le=3600, allow_inf_nan=False, description="Seconds.")
-    when_busy: Literal["queue", "reject"] = "queue"
+    when_busy: Literal["queue", "reject", "interrupt", "steer"] = "queue"
+    background: StrictBool = Field(default=False, description="Answer 202 at once; the run survives the server.")
+    webhook: Annotated[StrictStr, Field(max_length=2048)] | None = Field(
+        default=None, description="Told when the run has ended; its host must be allowed by the operator."
+    )
 
     _checked_names = field_validator("agent_name", "session_id", "user_id")(printable)
     _checked_id = field_validator("session_id")(addressable)
@@ -58,8 +63,14 @@ class ChatRequest(BaseModel):
     def start(self, endpoint: str, *, stream: bool) -> StartRun:
         """The run that this asks for.
 
-        Raises: Invalid for a content part that cannot be understood.
+        Raises: Invalid for a content part that cannot be understood, and for wishes that exclude each other.
         """
+        if self.background and stream:
+            raise Invalid(
+                "A run in the background has no stream of its own: read GET /runs/{id}/events.", param="background"
+            )
+        if self.background and self.when_busy == "steer":
+            raise Invalid("A run in the background cannot steer another; POST /inject can.", param="when_busy")
         said = self.input if isinstance(self.input, str) else normalise(content_parts(self.input, "input"))
         return StartRun(
             agent_name=self.agent_name,
@@ -72,11 +83,33 @@ class ChatRequest(BaseModel):
             on_disconnect=self.on_disconnect,
             grace=self.grace,
             when_busy=self.when_busy,
+            background=self.background,
+            webhook=self.webhook,
         )
 
     @classmethod
     def of_query(cls, **fields: Any) -> Self:
         return cls.model_validate({name: value for name, value in fields.items() if value is not None})
+
+
+class InjectRequest(BaseModel):
+    """A message for a run under way: the newest of yours, or that of a session, or one by its id."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"message": "Also consider the costs."}]})
+
+    message: StrictStr = Field(max_length=1024 * 1024)
+    agent_name: Named | None = None
+    session_id: Named | None = None
+    run_id: Named | None = None
+
+    _checked_names = field_validator("agent_name", "session_id", "run_id")(printable)
+
+    @field_validator("message")
+    @classmethod
+    def _not_blank(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("must not be blank")
+        return value
 
 
 def _says_something(part: dict[str, Any]) -> bool:

@@ -105,7 +105,7 @@ class SurfaceRoute(APIRoute):
             response = self._problem(error, scope, house)
             if (turn := scope.get("innkeeper.turn")) is not None:
                 turn.response = response
-                if turn.live is not None:
+                if turn.started is not None:
                     response.headers["x-should-retry"] = "false"  # the agent is at work already
             await response(scope, receive, send)
         finally:
@@ -115,7 +115,7 @@ class SurfaceRoute(APIRoute):
     async def _solve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """FastAPI's own way to the endpoint, with its exceptions let through to us."""
         if self.body_field is not None:
-            body = await read_body(scope, receive, MAX_JSON)
+            body = scope["innkeeper.body"] = await read_body(scope, receive, MAX_JSON)
             parse_json(body)
             receive = replayed(body, receive)
         scope["starlette.exception_handlers"] = ({}, {})

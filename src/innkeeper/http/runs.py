@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import Header, Query, Request, Response
@@ -10,7 +11,7 @@ from pydantic import BaseModel
 from innkeeper.core.errors import Forbidden, Invalid, RunNotFound, StorageUnavailable, Unauthorized
 from innkeeper.core.runs import RunStatus
 from innkeeper.http.deps import MAX_CURSOR, CallerDep, Limit, ServicesDep
-from innkeeper.http.frames import DONE, SseEncoder, error_frame
+from innkeeper.http.frames import DONE, SseEncoder, error_frame, farewell_frame, marker
 from innkeeper.http.problems import facts, problem_of, problems
 from innkeeper.http.routes import needs, surface
 from innkeeper.http.turns import Stream
@@ -71,12 +72,12 @@ async def follow_run(
 ) -> Response:
     """The run's events as SSE from the beginning, or from beyond `after` and `Last-Event-ID`; then live to the end."""
     reading = await services.runs.follow(caller, run_id, max(after or 0, last_event_id or 0))
-    encoder = SseEncoder()
     return Stream(
         reading,
-        encoder,
+        SseEncoder(),
         on_trouble=lambda error: error_frame(facts(problem_of(type(error)), str(error))) + DONE,
-        at_end=encoder.rest,
+        at_end=marker,
+        farewell=partial(farewell_frame, run_id),
         headers={"x-run-id": run_id},
     )
 

@@ -1,15 +1,17 @@
 """The native WebSocket: any number of turns on one connection, one after the other.
 
 A client's message is a turn in the shape of `POST /chat`; the answer is the run's events, one JSON text a
-message, the last of them `done`. What cannot be understood is answered with an `error` frame, and the
-connection stays.
+message, the last of them `done`. Frames of type `inject` and `cancel` are acted upon at once, between the events
+of the turn that runs. What cannot be understood is answered with an `error` frame, and the connection stays.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,10 +22,10 @@ from innkeeper.core.errors import Forbidden, ForeignHost, InnkeeperError, Invali
 from innkeeper.core.identity import Caller
 from innkeeper.http.bodies import check, parse_json
 from innkeeper.http.chat import stream_router
-from innkeeper.http.deps import House, house_of
-from innkeeper.http.frames import error_payload
+from innkeeper.http.deps import House, Services, house_of
+from innkeeper.http.frames import error_payload, farewell_payload
 from innkeeper.http.problems import error_facts
-from innkeeper.http.requests import ChatRequest
+from innkeeper.http.requests import ChatRequest, InjectRequest
 from innkeeper.http.turns import Turn
 
 _logger = logging.getLogger(__name__)
@@ -32,6 +34,7 @@ PERMISSION = "runs:write"
 MAX_WAITING = 10
 MAX_MESSAGE = 1024 * 1024
 _REFUSED = 4401, 4403, 4421
+_GOING_AWAY = 1012
 
 
 @stream_router.websocket("/ws/chat")
@@ -67,21 +70,38 @@ class Conversation:
         self._is_gone = False
         self._turn: Turn | None = None
         self._close_reading: Any = None
+        self._services: Services | None = None
+        self._cursor: tuple[str | None, int | None] = None, None
 
     async def run(self) -> None:
         """Until the client leaves."""
+        self._services = await self._house.ready()
         reader = asyncio.create_task(self._read())
+        self._services.runs.closing.add_done_callback(self._leave)
         try:
             while (text := await self._next()) is not None:
                 await self._answer(text)
-        except WebSocketDisconnect:
+            await self._say_farewell()
+        except (WebSocketDisconnect, RuntimeError):
             pass
         finally:
+            self._services.runs.closing.remove_done_callback(self._leave)
             reader.cancel()
 
+    def _leave(self, _: object) -> None:
+        self._arrived.set()
+
+    async def _say_farewell(self) -> None:
+        """The server leaves: the client hears from where its last run can be read on, and goes elsewhere."""
+        if not self._is_gone:
+            run_id, cursor = self._cursor
+            await self._websocket.send_text(farewell_payload(run_id, cursor).decode())
+            await self._websocket.close(_GOING_AWAY, "The server is restarting.")
+
     async def _next(self) -> str | None:
+        assert self._services is not None, "the connection has been opened"
         while not self._inbox:
-            if self._is_gone:
+            if self._is_gone or self._services.runs.closing.done():
                 return None
             self._arrived.clear()
             await self._arrived.wait()
@@ -98,6 +118,8 @@ class Conversation:
                     await self._send_error(Invalid("Send text messages with JSON."))
                 elif len(text) > MAX_MESSAGE:
                     await self._send_error(Invalid(f"A message may have at most {MAX_MESSAGE} characters."))
+                elif '"type"' in text and (frame := _control(text)) is not None:
+                    await self._act(frame)
                 elif len(self._inbox) >= MAX_WAITING:
                     await self._send_error(TooBusy(f"{MAX_WAITING} turns wait on this connection already."))
                 else:
@@ -116,6 +138,8 @@ class Conversation:
         turn: Turn | None = None
         try:
             body = check(ChatRequest, parse_json(text.encode()))
+            if body.background:
+                raise Invalid("A turn on a WebSocket cannot be in the background.", param="background")
             services = await self._house.ready()
             turn = Turn(self._house, services, self._websocket, self._house.new_context(self._websocket))
             await turn.start(self._caller, body.start("/ws/chat", stream=True))
@@ -131,7 +155,8 @@ class Conversation:
                 await turn.finish()
 
     async def _send_events(self, turn: Turn) -> None:
-        reading = turn.services.runs.watch(turn.run)
+        reading = turn.watch()
+        self._turn = turn
         self._close_reading = reading.close
         if self._is_gone:
             reading.close()
@@ -140,14 +165,59 @@ class Conversation:
                 for segment in batch:
                     for data in segment.payloads():
                         await self._websocket.send_text(data.decode())
+                self._cursor = turn.tail.run.id, reading.after
         except InnkeeperError as error:
             await self._send_error(error)
         finally:
-            self._close_reading = None
+            self._close_reading = self._turn = None
             reading.close()
+
+    # steering
+
+    async def _act(self, frame: Mapping[str, Any]) -> None:
+        """Carry out a frame that is not a turn."""
+        try:
+            if frame["type"] == "inject":
+                await self._inject(check(InjectRequest, frame))
+            else:
+                await self._cancel()
+        except WebSocketDisconnect:
+            raise
+        except (InnkeeperError, ValidationError) as error:
+            await self._send_error(error)
+
+    async def _inject(self, body: InjectRequest) -> None:
+        assert self._services is not None, "the connection has been opened"
+        names_none = body.run_id is None and body.session_id is None and body.agent_name is None
+        run_id = self._turn.tail.run.id if names_none and self._turn is not None else body.run_id
+        injection, _ = await self._services.injections.accept(
+            self._caller, body.message, agent_name=body.agent_name, session_id=body.session_id, run_id=run_id
+        )
+        told = {
+            "type": "injected",
+            "status": "injected",
+            "injection_id": injection.id,
+            "run_id": injection.first_run_id,
+        }
+        await self._websocket.send_text(json.dumps(told))
+
+    async def _cancel(self) -> None:
+        """End the turn that runs; its `done` says so."""
+        if self._turn is None:
+            raise Invalid("No turn is under way on this connection.", param="type")
+        await self._turn.services.runs.cancel(self._caller, self._turn.tail.run.id)
 
     async def _send_error(self, error: Exception) -> None:
         await self._websocket.send_text(error_payload(error_facts(error)).decode())
+
+
+def _control(text: str) -> Mapping[str, Any] | None:
+    """The frame if it steers; anything else is a turn, or an error that its turn tells."""
+    try:
+        frame = parse_json(text.encode())
+    except (InnkeeperError, UnicodeEncodeError):
+        return None
+    return frame if isinstance(frame, dict) and frame.get("type") in ("inject", "cancel") else None
 
 
 sockets_are_mounted = True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import ClientDisconnect, HTTPConnection
@@ -20,9 +21,11 @@ from innkeeper.core.context import RunContext, reset_context, set_context
 from innkeeper.core.errors import StorageUnavailable
 from innkeeper.core.identity import Caller
 from innkeeper.core.runs import StartRun
+from innkeeper.http.claims import claim_of
 from innkeeper.http.deps import House, Services, house_of
-from innkeeper.services.live import Ending, LiveRun
 from innkeeper.services.readings import ReaderGone, RunReading
+from innkeeper.services.runs import Started
+from innkeeper.services.tails import Ending, Tail
 
 _logger = logging.getLogger(__name__)
 
@@ -37,18 +40,25 @@ class Turn:
     def __init__(self, house: House, services: Services, request: Any, context: RunContext) -> None:
         self.services = services
         self.context = context
-        self.live: LiveRun | None = None
+        self.started: Started | None = None
         self.response: Response | None = None
         self._house = house
         self._request = request
         self._is_finished = False
 
     @property
-    def run(self) -> LiveRun:
-        assert self.live is not None, "the turn has been started"
-        return self.live
+    def tail(self) -> Tail:
+        """The run that this request waits for or reads."""
+        assert self.started is not None and self.started.tail is not None, "a run in the background is not waited for"
+        return self.started.tail
 
-    async def start(self, caller: Caller, start: StartRun) -> LiveRun:
+    def watch(self) -> RunReading:
+        """Read the run: from its beginning, or from here on where the request has steered it."""
+        tail, started = self.tail, self.started
+        is_steered = started is not None and started.injection_id is not None
+        return self.services.runs.watch(tail, max(tail.head, tail.run.last_seq) if is_steered else 0)
+
+    async def start(self, caller: Caller, start: StartRun) -> Started:
         """Run the hooks, then the agent.
 
         Raises: what a hook rejects with; what `Runs.start` raises.
@@ -57,10 +67,10 @@ class Turn:
         try:
             if self._house.hooks.before:
                 await self._house.hooks.run_before(self._request)
-            self.live = await self.services.runs.start(caller, start, self.context)
+            self.started = await self.services.runs.start(caller, start, self.context)
         finally:
             reset_context(token)
-        return self.live
+        return self.started
 
     async def finish(self) -> None:
         """The request has ended: run the finalize hooks, at most once, then what else waits for the end."""
@@ -71,34 +81,46 @@ class Turn:
             await asyncio.shield(self._house.keep(self._finalize()))
 
     @property
+    def _tail(self) -> Tail | None:
+        return None if self.started is None else self.started.tail
+
+    @property
     def _is_concluded(self) -> bool:
         """Whether nothing is left to do once the hooks have run."""
-        return self.live is None or (self.live.ended.done() and _background_of(self.context) is None)
+        tail = self._tail
+        return tail is None or (tail.ended.done() and _background_of(self.context) is None)
 
     async def _finalize(self) -> None:
         set_context(self.context)
         await self._house.hooks.run_finalize(self._request, self.response)
-        if self.live is None:
+        if self.started is None:
             if self.context.unsettled_records():
                 _logger.warning("credits tracked for a request that started no run are not booked")
-        elif self.live.ended.done():
-            await self._conclude(self.live)
+        elif self.started.is_repeated:
+            self.context.unsettled_records()  # booked when the request was made first
+        elif self._tail is None:
+            await self._book(self.started.run.id)
+        elif self._tail.ended.done():
+            await self._conclude(self._tail)
         else:
-            self._house.keep(self._conclude(self.live))
+            self._house.keep(self._conclude(self._tail))
 
-    async def _conclude(self, live: LiveRun) -> None:
+    async def _conclude(self, tail: Tail) -> None:
         """When the run has ended as well: the background task of the agent's own response, and late credits."""
-        await asyncio.wait([live.ended])
+        await asyncio.wait([tail.ended])
         if (background := _background_of(self.context)) is not None:
             try:
                 await background()
             except Exception as error:
-                _logger.error("the background task of run %s failed", live.run.id, exc_info=error)
+                _logger.error("the background task of run %s failed", tail.run.id, exc_info=error)
+        await self._book(tail.run.id)
+
+    async def _book(self, run_id: str) -> None:
         if records := self.context.unsettled_records():
             try:
-                await self.services.runs.record_credits(live.run.id, records)
+                await self.services.runs.record_credits(run_id, records)
             except StorageUnavailable as error:
-                _logger.error("credits tracked after run %s are lost: %s", live.run.id, error)
+                _logger.error("credits tracked after run %s are lost: %s", run_id, error)
 
 
 def _background_of(context: RunContext) -> Callable[[], Awaitable[None]] | None:
@@ -108,8 +130,11 @@ def _background_of(context: RunContext) -> Callable[[], Awaitable[None]] | None:
 
 
 async def open_turn(request: HTTPConnection, caller: Caller, start: StartRun) -> Turn:
-    """Start a run for this request."""
+    """Start a run for this request, or find the one that the same request has started before."""
     house = house_of(request)
+    claim = claim_of(request, getattr(request, "_body", b""))
+    if claim is not None:
+        start = replace(start, claim=claim)
     turn = request.scope["innkeeper.turn"] = Turn(house, await house.ready(), request, house.new_context(request))
     await turn.start(caller, start)
     return turn
@@ -121,10 +146,10 @@ async def wait_for_end(turn: Turn, receive: Receive) -> Ending:
     Raises: ClientDisconnect when the client leaves first (the run then goes on or not, as its request said);
     StorageUnavailable.
     """
-    live = turn.run
-    watch = _Disconnects(receive, live.wake)
+    tail = turn.tail
+    watch = _Disconnects(receive, tail.wake)
     try:
-        return await turn.services.runs.result(live, lambda: watch.is_gone)
+        return await turn.services.runs.result(tail, lambda: watch.is_gone)
     except ReaderGone:
         raise ClientDisconnect from None
     finally:
@@ -172,7 +197,7 @@ class Stream(Response):
     """A stream of a run's log, encoded by one surface. Frames that are ready together leave in one send.
 
     `original_response` is what the agent returned, where it returned a stream of its own. `at_end` is asked for
-    what must follow the log.
+    what must follow the log, and `farewell`, with the cursor, for what tells a reader that this process leaves.
     """
 
     media_type = "text/event-stream"
@@ -184,6 +209,7 @@ class Stream(Response):
         *,
         on_trouble: Callable[[BaseException], bytes],
         at_end: Callable[[], bytes] = bytes,
+        farewell: Callable[[int], bytes] | None = None,
         turn: Turn | None = None,
         headers: dict[str, str] | None = None,
     ) -> None:
@@ -193,6 +219,7 @@ class Stream(Response):
         self._encode = encode
         self._on_trouble = on_trouble
         self._at_end = at_end
+        self._farewell = farewell
         self._turn = turn
         self._has_begun = False
         if turn is not None:
@@ -209,10 +236,15 @@ class Stream(Response):
             start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
             await self._send_log(start, send, scope["app"].state.innkeeper.heartbeat_seconds)
             if not watch.is_gone:
-                await send({"type": "http.response.body", "body": self._at_end(), "more_body": False})
+                await send({"type": "http.response.body", "body": self._last_words(), "more_body": False})
         finally:
             watch.cancel()
             self._reading.close()
+
+    def _last_words(self) -> bytes:
+        if self._farewell is not None and self._reading.is_sent_away:
+            return self._farewell(self._reading.after) + self._at_end()
+        return self._at_end()
 
     async def _send_log(self, start: Message, send: Callable[[Any], Awaitable[None]], heartbeat: float) -> None:
         reading, encode = self._reading, self._encode

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from innkeeper.core.changes import Fence, Lineage, Segment
 from innkeeper.core.identity import Caller
+from innkeeper.core.injections import Injection
 from innkeeper.core.messages import Message
 from innkeeper.core.runs import Run, RunStatus
 from innkeeper.core.sessions import Session, StoredMessage
@@ -62,5 +63,29 @@ class RunReader(Protocol):
     async def segments(self, run_id: str, after: int, limit: int = 64) -> Sequence[Segment]:
         """Up to `limit` segments that hold events beyond `after`, in order; the first may begin before it."""
 
-    async def unfinished(self) -> Sequence[tuple[Run, Fence]]:
-        """Every run of any owner that has not ended, oldest first, with the fence of its owner."""
+    async def owned(self, worker: str) -> Sequence[tuple[Run, Fence]]:
+        """The runs that this worker holds and that have not ended, oldest first."""
+
+    async def open_in(self, session_key: str) -> Sequence[Run]:
+        """The runs of a session that have not ended, oldest first."""
+
+    async def cancelled(self, worker: str) -> Sequence[str]:
+        """The ids of those that this worker holds and whose end has been asked for."""
+
+    async def ready(self, worker: str) -> Sequence[str]:
+        """The ids of those that this worker holds, queued, and that wait for no other run of their session."""
+
+    async def has_queued(self) -> bool:
+        """Whether a run in the background waits to be taken."""
+
+
+class InjectionReader(Protocol):
+    async def find(self, caller: Caller, injection_id: str) -> Injection | None: ...
+
+    async def has_accepted(self, run_id: str) -> bool:
+        """Whether messages wait to be delivered into this run."""
+
+
+class WorkerReader(Protocol):
+    async def processes(self) -> Sequence[tuple[str, str]]:
+        """The workers that serve this store, each with what tells its process."""

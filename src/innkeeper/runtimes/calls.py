@@ -13,13 +13,13 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
-from innkeeper.core.context import RunContext, get_context, set_context
+from innkeeper.core.context import RunContext, get_context, set_context, set_wait
 from innkeeper.core.errors import AgentFailed
 from innkeeper.core.events import AgentEvent, TextDelta
 from innkeeper.core.runs import Turn
 from innkeeper.runtimes.results import Reader, is_stream, settled
 from innkeeper.runtimes.signatures import Arguments
-from innkeeper.runtimes.threads import Threads
+from innkeeper.runtimes.threads import Threads, waiting
 
 Play = Callable[[Turn, RunContext], AsyncGenerator[AgentEvent, None]]
 
@@ -114,7 +114,9 @@ def _code_of(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Entered:
-    """While it lasts, `get_context()` is this run's context, and the agent cannot end the process."""
+    """While it lasts, `get_context()` is this run's context, threads find back to its loop, and the agent cannot end
+    the process.
+    """
 
     __slots__ = ("_before", "_context")
 
@@ -125,6 +127,7 @@ class _Entered:
         self._before = get_context()
         if self._before is not self._context:
             set_context(self._context)
+        set_wait(waiting())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

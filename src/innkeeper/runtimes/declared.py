@@ -32,7 +32,8 @@ class Agent:
 
     `model` is a "provider:model" string of Pydantic AI, `local:NAME`, or `test`. `tools` are functions, sync or
     async, whose signature and docstring become the tool's description, or Pydantic AI tools. `max_steps` bounds
-    the model calls of one run. `prompts` are texts by name, for people to read.
+    the model calls of one run. `prompts` are texts by name, for people to read. An `isolated` agent has an event loop
+    of its own, in a thread, which its tools may block.
 
     Raises: Invalid, which names the argument that is wrong.
     """
@@ -49,6 +50,7 @@ class Agent:
         max_tokens: int | None = None,
         output_type: Any = str,
         prompts: Mapping[str, str] | None = None,
+        isolated: bool = False,
     ) -> None:
         self.name = checked_name(name)
         self.model = _checked_model(name, model)
@@ -60,6 +62,7 @@ class Agent:
         self.max_tokens = max_tokens
         self.output_type = output_type
         self.prompts = dict(prompts or {})
+        self.isolated = isolated
         for tool in self.tools:
             _tool_name(tool)
 
@@ -109,6 +112,7 @@ class DeclaredRuntime:
             provider=agent.model.partition(":")[0],
             has_model=True,
             accepts_client_tools=True,
+            resumes=True,
             pricing=pricing_of(agent),
         )
 

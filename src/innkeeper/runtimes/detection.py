@@ -12,6 +12,7 @@ from typing import Any
 from innkeeper.core.errors import SetupError
 from innkeeper.ports.agents import Runtime
 from innkeeper.runtimes.functions import FunctionRuntime
+from innkeeper.runtimes.isolated import IsolatedRuntime
 from innkeeper.runtimes.objects import ObjectRuntime
 from innkeeper.runtimes.settings import RuntimeSettings
 
@@ -21,11 +22,18 @@ ACCEPTED = (
 )
 
 
-def adapt(agent: object, name: str, settings: RuntimeSettings) -> Runtime:
-    """The runtime that serves `agent` as `name`.
+def adapt(agent: object, name: str, settings: RuntimeSettings, *, isolated: bool = False) -> Runtime:
+    """The runtime that serves `agent` as `name`, on an event loop of its own if it is `isolated` or says so itself.
 
     Raises: SetupError if it is nothing that can be served.
     """
+    runtime = _adapted(agent, name, settings)
+    if isolated or getattr(agent, "isolated", None) is True:
+        return IsolatedRuntime(runtime, name)
+    return runtime
+
+
+def _adapted(agent: object, name: str, settings: RuntimeSettings) -> Runtime:
     if isinstance(agent, type):
         raise SetupError(
             f"The agent {name!r} is the class {agent.__qualname__}. Pass an instance of it: {agent.__qualname__}(...).",

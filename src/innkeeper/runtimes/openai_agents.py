@@ -1,15 +1,17 @@
 """The runtime of OpenAI Agents SDK agents: `Runner.run_streamed` in, core events out.
 
 The conversation and a request's wishes are put into the SDK's form by `openai_agents_requests`; the models are
-reached through `openai_agents_models`. Traces are not sent anywhere. A handoff is told as a tool call and its
-result. Importing this module imports `agents`, the SDK's package.
+reached through `openai_agents_models`; `openai_agents_steering` stands before model calls and tools. Traces are
+not sent anywhere. A handoff is told as a tool call and its result. Importing this module imports `agents`, the
+SDK's package.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -44,13 +46,17 @@ from innkeeper.core.events import (
     ToolReturned,
     UsageReported,
 )
-from innkeeper.core.runs import Turn
+from innkeeper.core.messages import Message, ToolUse
+from innkeeper.core.runs import Parameters, Turn
 from innkeeper.core.usage import Usage
 from innkeeper.runtimes.functions import pricing_of
 from innkeeper.runtimes.openai_agents_models import Clients, Provider
 from innkeeper.runtimes.openai_agents_requests import adapted, client_tools, input_items, model_settings
+from innkeeper.runtimes.openai_agents_steering import Intervention, goes_on, repeatable
 from innkeeper.runtimes.relays import Emit, relayed
+from innkeeper.runtimes.resumptions import Remainder, remainder_of
 from innkeeper.runtimes.settings import RuntimeSettings
+from innkeeper.runtimes.steering import Steering
 
 _TEXT = ("response.output_text.delta", "response.refusal.delta")
 _REASONING = ("response.reasoning_text.delta", "response.reasoning_summary_text.delta")
@@ -77,6 +83,7 @@ class OpenAIAgentsRuntime:
             provider="openai",
             has_model=True,
             accepts_client_tools=True,
+            resumes=goes_on(self._agent),
             pricing=pricing_of(self._agent),
         )
 
@@ -89,22 +96,22 @@ class OpenAIAgentsRuntime:
 
     async def _produce(self, turn: Turn, context: RunContext, emit: Emit) -> None:
         provider = await self._provider()
-        tools = client_tools(self._agent, turn.parameters)
-        uses_chat = provider is None or provider.uses_chat
-        narrator = _Narrator(emit, frozenset(tool.name for tool in tools))
-        config = RunConfig(
-            model_settings=model_settings(turn.parameters, self._settings, uses_chat=uses_chat),
-            tracing_disabled=True,
-            tool_not_found_behavior="return_error_to_model",
-            tool_error_formatter=narrator.note_failure,
-        )
-        if provider is not None:
-            config.model_provider = provider
-        result = Runner.run_streamed(
-            adapted(self._agent, turn.parameters, tools),
-            input_items(turn.messages),  # type: ignore[arg-type]  # items are plain dicts of that shape
+        rest = remainder_of(turn, frozenset(repeatable(self._agent)))
+        if rest.steps >= self._max_turns:
+            raise AgentFailed(self._out_of_steps)
+        tools = client_tools(self._agent, rest.parameters)
+        narrator = _Narrator(emit, frozenset(tool.name for tool in tools), rest.steps)
+        intervention = Intervention(Steering(context, emit), narrator.end_step)
+        config = self._config(rest.parameters, provider, narrator, intervention)
+        for event in rest.told():
+            await emit(event)
+        again = await self._call_again(rest, narrator, intervention, context, config) if rest.again else ()
+        result = intervention.result = Runner.run_streamed(
+            adapted(self._agent, rest.parameters, tools),
+            input_items((*rest.messages, *again)),  # type: ignore[arg-type]  # items are plain dicts of that shape
             context=context,
-            max_turns=self._max_turns,
+            max_turns=self._max_turns - rest.steps,
+            hooks=intervention,
             run_config=config,
         )
         try:
@@ -112,11 +119,39 @@ class OpenAIAgentsRuntime:
         finally:
             await _stop(result)
 
+    def _config(
+        self, parameters: Parameters, provider: Provider | None, narrator: _Narrator, intervention: Intervention
+    ) -> RunConfig:
+        uses_chat = provider is None or provider.uses_chat
+        config = RunConfig(
+            model_settings=model_settings(parameters, self._settings, uses_chat=uses_chat),
+            tracing_disabled=True,
+            tool_not_found_behavior="return_error_to_model",
+            tool_error_formatter=narrator.note_failure,
+            call_model_input_filter=intervention.add_injected,
+        )
+        if provider is not None:
+            config.model_provider = provider
+        return config
+
+    async def _call_again(
+        self, rest: Remainder, narrator: _Narrator, intervention: Intervention, context: RunContext, config: RunConfig
+    ) -> list[Message]:
+        """Make the calls that an earlier attempt had begun, and return their results."""
+        tools = repeatable(self._agent)
+        narrator.reopen(rest.again)
+        async with narrator.failures_told():
+            calls = (intervention.call_again(use, tools[use.name], self._agent, context, config) for use in rest.again)
+            outputs = await asyncio.gather(*calls)
+        told = [await narrator.tell_result(use.id, output) for use, output in zip(rest.again, outputs, strict=True)]
+        await narrator.end_step()
+        return [Message("tool", text, tool_call_id=use.id) for use, text in zip(rest.again, told, strict=True)]
+
     async def _tell(self, narrator: _Narrator, result: RunResultStreaming, provider: Provider | None) -> None:
         try:
             await narrator.tell(result)
         except MaxTurnsExceeded as error:
-            raise AgentFailed(f"The agent used all of its {self._max_turns} steps without coming to an end.") from error
+            raise AgentFailed(self._out_of_steps) from error
         except ModelRefusalError:
             pass  # its text has been told, and it is the answer
         except ModelBehaviorError:
@@ -124,6 +159,10 @@ class OpenAIAgentsRuntime:
             if provider is None or provider.finish is None:
                 raise
         await narrator.end(result, provider.finish if provider else None)
+
+    @property
+    def _out_of_steps(self) -> str:
+        return f"The agent used all of its {self._max_turns} steps without coming to an end."
 
     async def _provider(self) -> Provider | None:
         try:
@@ -144,10 +183,11 @@ async def _stop(result: RunResultStreaming) -> None:
 class _Narrator:
     """Tells one run as core events."""
 
-    def __init__(self, emit: Emit, client_tools: frozenset[str]) -> None:
+    def __init__(self, emit: Emit, client_tools: frozenset[str], step: int) -> None:
         self._emit = emit
         self._client_tools = client_tools
-        self._step = 0
+        self._step = step
+        self._is_in_step = False
         self._has_text = False
         self._client_calls: list[ToolCalled] = []
         self._open_calls: dict[str, tuple[str, float]] = {}
@@ -157,13 +197,24 @@ class _Narrator:
         """The SDK tells of a call that failed; what the model is told stays the SDK's own sentence."""
         self._failed_calls.add(failure.call_id)
 
+    def reopen(self, calls: Iterable[ToolUse]) -> None:
+        """These calls of the last step were told, and are made again."""
+        self._is_in_step = True
+        self._open_calls = {use.id: (use.name, time.perf_counter()) for use in calls}
+
     async def tell(self, result: RunResultStreaming) -> None:
-        try:
+        async with self.failures_told():
             async for event in result.stream_events():
                 if event.type == "raw_response_event":
                     await self._tell_raw(event.data)
                 elif event.type == "run_item_stream_event":
                     await self._tell_item(event.item)
+
+    @asynccontextmanager
+    async def failures_told(self) -> AsyncGenerator[None]:
+        """Where the run fails, the calls that were under way are told to have failed."""
+        try:
+            yield
         except Exception as error:
             for call_id, (name, _) in self._open_calls.items():
                 await self._emit(ToolReturned(name, call_id, error=f"The tool raised {type(error).__name__}."))
@@ -173,7 +224,7 @@ class _Narrator:
         """Close the last step, and give an output that no model wrote, such as a tool's result."""
         for call in self._client_calls:  # last, because nothing may follow a call that is the client's
             await self._emit(call)
-        await self._end_step()
+        await self.end_step()
         output = result.final_output
         if self._client_calls:
             await self._emit(FinishNoted("tool_calls"))
@@ -190,8 +241,9 @@ class _Narrator:
         elif event.type in _REASONING and event.delta:
             await self._emit(ReasoningDelta(event.delta))
         elif event.type == "response.created":
-            await self._end_step()
+            await self.end_step()
             self._step += 1
+            self._is_in_step = True
             self._has_text = False
             await self._emit(StepChanged(self._step, "started"))
         elif event.type == "response.completed" and event.response.usage is not None:
@@ -199,8 +251,10 @@ class _Narrator:
             model = event.response.model
             await self._emit(UsageReported(Usage(spent.input_tokens, spent.output_tokens, model)))
 
-    async def _end_step(self) -> None:
-        if self._step:
+    async def end_step(self) -> None:
+        """Tell that the step has ended, once."""
+        if self._is_in_step:
+            self._is_in_step = False
             await self._emit(StepChanged(self._step, "completed"))
 
     async def _tell_item(self, item: RunItem) -> None:
@@ -208,9 +262,9 @@ class _Narrator:
             case ToolCallItem(raw_item=ResponseFunctionToolCall() as call) | HandoffCallItem(raw_item=call):
                 await self._tell_call(call)
             case ToolCallOutputItem():
-                await self._tell_result(item.call_id or "", item.output)
+                await self.tell_result(item.call_id or "", item.output)
             case HandoffOutputItem(raw_item={"call_id": str(call_id)}):
-                await self._tell_result(call_id, {"assistant": item.target_agent.name})
+                await self.tell_result(call_id, {"assistant": item.target_agent.name})
 
     async def _tell_call(self, call: ResponseFunctionToolCall) -> None:
         called = ToolCalled(call.name, call.call_id, call.arguments or "{}", call.name in self._client_tools)
@@ -220,13 +274,14 @@ class _Narrator:
         await self._emit(called)
         self._open_calls[call.call_id] = (call.name, time.perf_counter())
 
-    async def _tell_result(self, call_id: str, output: object) -> None:
-        if call_id not in self._open_calls:
-            return
-        name, began = self._open_calls.pop(call_id)
-        elapsed = round((time.perf_counter() - began) * 1000, 3)
-        if call_id in self._failed_calls:
-            await self._emit(ToolReturned(name, call_id, error=str(output), duration_ms=elapsed))
-            return
+    async def tell_result(self, call_id: str, output: object) -> str:
+        """Tell what a call has returned; the text of it, as the model is told."""
         result = to_jsonable_python(output, fallback=str, inf_nan_mode="null")
-        await self._emit(ToolReturned(name, call_id, result, duration_ms=elapsed))
+        if call_id in self._open_calls:
+            name, began = self._open_calls.pop(call_id)
+            elapsed = round((time.perf_counter() - began) * 1000, 3)
+            if call_id in self._failed_calls:
+                await self._emit(ToolReturned(name, call_id, error=str(output), duration_ms=elapsed))
+            else:
+                await self._emit(ToolReturned(name, call_id, result, duration_ms=elapsed))
+        return result if isinstance(result, str) else to_json(result).decode()

@@ -1,8 +1,9 @@
 """The runtime of Pydantic AI agents: `agent.iter` in, core events out.
 
 The conversation is put into Pydantic AI's form by `pydantic_ai_messages`, a request's wishes by
-`pydantic_ai_requests`. An agent whose output is text streams it; any other output is yielded at the end, as
-JSON. Importing this module imports `pydantic_ai`: it is imported when an agent of it is served or first run.
+`pydantic_ai_requests`; `pydantic_ai_tools` stands around tools. What was injected joins the next request, after
+the results of tools. An agent whose output is text streams it; any other output is yielded at the end, as JSON.
+Importing this module imports `pydantic_ai`: it is imported when an agent of it is served or first run.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -29,11 +31,12 @@ from pydantic_ai.messages import (
     TextPartDelta,
     ThinkingPart,
     ThinkingPartDelta,
+    UserPromptPart,
 )
 from pydantic_ai.models import Model
 from pydantic_ai.tools import DeferredToolRequests, ToolDefinition
 from pydantic_ai.toolsets import FunctionToolset
-from pydantic_ai.usage import UsageLimits
+from pydantic_ai.usage import RunUsage, UsageLimits
 from pydantic_core import to_json, to_jsonable_python
 
 from innkeeper.core.agents import AgentDescription
@@ -55,8 +58,11 @@ from innkeeper.runtimes.functions import pricing_of
 from innkeeper.runtimes.models import Models
 from innkeeper.runtimes.pydantic_ai_messages import converse
 from innkeeper.runtimes.pydantic_ai_requests import client_tools, client_toolset, model_settings, wishes
+from innkeeper.runtimes.pydantic_ai_tools import ToolSteering, may_repeat
 from innkeeper.runtimes.relays import Emit, relayed
+from innkeeper.runtimes.resumptions import Remainder, remainder_of
 from innkeeper.runtimes.settings import RuntimeSettings
+from innkeeper.runtimes.steering import Steering
 
 pydantic_ai.BANNER_ENABLED = False  # the terminal of a server is not the library's to greet in
 
@@ -91,6 +97,7 @@ class PydanticAIRuntime:
             provider=shown.partition(":")[0] if shown else "pydantic-ai",
             has_model=True,
             accepts_client_tools=not self._validates_output,
+            resumes=True,
             pricing=pricing_of(self._agent),
         )
 
@@ -103,8 +110,12 @@ class PydanticAIRuntime:
 
     async def _produce(self, turn: Turn, context: RunContext, emit: Emit) -> None:
         tools = self._client_tools(turn)
-        said = converse(turn.messages)
-        narrator = _Narrator(emit, self._streams_text, self._max_steps)
+        rest = remainder_of(turn, self._idempotent_tools)
+        said = converse(rest.messages, calls_again=bool(rest.again))
+        steering = Steering(context, emit)
+        narrator = _Narrator(emit, steering, rest, self._streams_text, self._max_steps)
+        for event in rest.told():
+            await emit(event)
         with Agent.using_thread_executor(self._threads):
             try:
                 async with self._agent.iter(
@@ -114,11 +125,12 @@ class PydanticAIRuntime:
                     model=await self._model(),
                     instructions=list(said.instructions) or None,
                     deps=context if self._agent.deps_type is RunContext else None,
-                    model_settings=model_settings(turn.parameters, self._settings),
+                    model_settings=model_settings(rest.parameters, self._settings),
+                    usage=RunUsage(requests=rest.steps),
                     usage_limits=None if self._max_steps is None else UsageLimits(request_limit=None),
                     infer_name=False,
                     toolsets=client_toolset(tools),
-                    capabilities=[ReinjectSystemPrompt(), wishes(turn.parameters, tools)],
+                    capabilities=[ReinjectSystemPrompt(), wishes(rest.parameters, tools), ToolSteering(steering)],
                 ) as run:
                     await narrator.tell(run)
             except OutputTokenLimitExceeded:
@@ -149,6 +161,11 @@ class PydanticAIRuntime:
         return tuple(name for toolset in toolsets for name in toolset.tools)
 
     @property
+    def _idempotent_tools(self) -> frozenset[str]:
+        toolsets = [toolset for toolset in self._agent.toolsets if isinstance(toolset, FunctionToolset)]
+        return frozenset(name for toolset in toolsets for name, tool in toolset.tools.items() if may_repeat(tool))
+
+    @property
     def _validates_output(self) -> bool:
         # Pydantic AI lets no run change the output of such an agent, and calls of client tools are an output.
         return bool(getattr(self._agent, "_output_validators", None))
@@ -166,11 +183,15 @@ class PydanticAIRuntime:
 class _Narrator:
     """Tells one run as core events."""
 
-    def __init__(self, emit: Emit, streams_text: bool, max_steps: int | None) -> None:
+    def __init__(
+        self, emit: Emit, steering: Steering, rest: Remainder, streams_text: bool, max_steps: int | None
+    ) -> None:
         self._emit = emit
+        self._steering = steering
         self._streams_text = streams_text
         self._max_steps = max_steps
-        self._step = 0
+        self._step = rest.steps
+        self._told_before = {use.id for use in rest.again}
         self._response: ModelResponse | None = None
         self._open_calls: dict[str, tuple[str, float]] = {}
 
@@ -184,8 +205,11 @@ class _Narrator:
             await self._tell_output(run.result.output)
 
     async def _tell_request(self, node: ModelRequestNode[Any, Any], run: AgentRun[Any, Any]) -> None:
-        if self._step == self._max_steps:
+        if self._max_steps is not None and self._step >= self._max_steps:
             raise AgentFailed(f"The agent used all of its {self._max_steps} steps without coming to an end.")
+        if received := await self._steering.received():
+            injected = [UserPromptPart(message.content) for message in received]
+            node.request = replace(node.request, parts=[*node.request.parts, *injected])
         self._step += 1
         await self._emit(StepChanged(self._step, "started"))
         async with node.stream(run.ctx) as stream:
@@ -228,7 +252,10 @@ class _Narrator:
                 is_deferred = known is not None and known.kind in ("external", "unapproved")
                 is_clients = is_deferred and event.args_valid is True
                 arguments = call.args if isinstance(call.args, str) else call.args_as_json_str()
-                await self._emit(ToolCalled(call.tool_name, call.tool_call_id, arguments, is_clients))
+                if call.tool_call_id in self._told_before:
+                    self._told_before.discard(call.tool_call_id)
+                else:
+                    await self._emit(ToolCalled(call.tool_name, call.tool_call_id, arguments, is_clients))
                 if not is_clients:
                     self._open_calls[call.tool_call_id] = (call.tool_name, time.perf_counter())
             case FunctionToolResultEvent(part=part):

@@ -44,8 +44,10 @@ class Conversation:
     prompt: Prompt | None
 
 
-def converse(messages: Sequence[Message]) -> Conversation:
+def converse(messages: Sequence[Message], *, calls_again: bool = False) -> Conversation:
     """Sort a turn's messages into instructions, history, and the prompt.
+
+    `calls_again` leaves the calls of the last message open: the run begins by making them.
 
     Raises: Invalid if an attached file cannot be read.
     """
@@ -55,7 +57,8 @@ def converse(messages: Sequence[Message]) -> Conversation:
     names = {use.id: use.name for message in spoken for use in message.tool_calls}
     history = [converted for message in spoken if (converted := _message(message, names)) is not None]
     # Calls that nobody answered would be refused by every provider.
-    return Conversation(instructions, tuple(repair_messages(history)), prompt)
+    repaired = repair_messages(history, repair_last_response=not calls_again)
+    return Conversation(instructions, tuple(repaired), prompt)
 
 
 def _message(message: Message, tool_names: dict[str, str]) -> ModelMessage | None:

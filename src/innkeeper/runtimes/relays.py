@@ -10,12 +10,21 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol
 
-from innkeeper.core.context import RunContext, set_context
+from innkeeper.core.context import RunContext, set_context, set_wait
 from innkeeper.core.errors import AgentFailed
 from innkeeper.core.events import AgentEvent
+from innkeeper.runtimes.threads import waiting
 
-Emit = Callable[[AgentEvent], Awaitable[None]]
+
+class Emit(Protocol):
+    """Hands an event to whoever reads the run; `caught_up` returns when that one has taken all of them."""
+
+    async def __call__(self, event: AgentEvent) -> None: ...
+
+    async def caught_up(self) -> None: ...
+
 
 # How far a run may be ahead of its reader before it waits.
 _AHEAD = 256
@@ -29,13 +38,26 @@ class _Channel:
         self._has_ended = False
         self._readable = asyncio.Event()
         self._writable = asyncio.Event()
+        self._caught_up = asyncio.Event()
+        self._is_left = False
 
-    async def put(self, event: AgentEvent) -> None:
+    async def __call__(self, event: AgentEvent) -> None:
         while len(self._events) >= _AHEAD:
             self._writable.clear()
             await self._writable.wait()
         self._events.append(event)
+        if not self._is_left:
+            self._caught_up.clear()
         self._readable.set()
+
+    async def caught_up(self) -> None:
+        """Return once the reader has come back for more than there is, or has left."""
+        await self._caught_up.wait()
+
+    def leave(self) -> None:
+        """The reader has left: whoever waits for it goes on."""
+        self._is_left = True
+        self._caught_up.set()
 
     def end(self, _: object) -> None:
         self._has_ended = True
@@ -47,6 +69,7 @@ class _Channel:
                 event = self._events.popleft()
                 self._writable.set()
                 yield event
+            self._caught_up.set()
             if self._has_ended:
                 return
             self._readable.clear()
@@ -65,7 +88,8 @@ async def relayed(produce: Callable[[Emit], Awaitable[None]], context: RunContex
     channel = _Channel()
 
     async def produced() -> None:
-        await produce(channel.put)
+        set_wait(waiting(channel.caught_up))  # the framework calls sync tools in threads
+        await produce(channel)
 
     task = asyncio.create_task(produced(), context=inside(context))
     task.add_done_callback(channel.end)
@@ -77,6 +101,7 @@ async def relayed(produce: Callable[[Emit], Awaitable[None]], context: RunContex
         task.result()
     finally:
         task.cancel()
+        channel.leave()
         await asyncio.wait({task})
         if not task.cancelled():
             task.exception()  # seen, so that a failure on the way out is not reported as lost

@@ -7,17 +7,19 @@ Each agent has threads of its own, so that one that hangs takes nobody else's.
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncGenerator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import copy_context
-from typing import Generic, TypeVar
+from typing import TypeVar
 
+from innkeeper.core.context import Ask, Wait, set_wait
 from innkeeper.core.errors import AgentFailed
+from innkeeper.core.injections import InjectedMessage
+from innkeeper.runtimes.channels import Channel
 
 T = TypeVar("T")
 
-_AHEAD = 64  # items that a generator may be ahead of its reader
+_LOOK_SECONDS = 1.0  # after which a thread that waits for a loop sees that this one has closed
 
 
 class Threads:
@@ -36,8 +38,10 @@ class Threads:
 
         The iterator is closed in its thread, also when the reader leaves early: then at its next item.
         """
-        channel: _Channel[T] = _Channel(asyncio.get_running_loop())
-        job = self._pool.submit(copy_context().run, channel.fill, iterator)
+        channel: Channel[T] = Channel()
+        variables = copy_context()
+        variables.run(set_wait, waiting(channel.caught_up))
+        job = self._pool.submit(variables.run, _fill, channel, iterator)
         try:
             while batch := await channel.take():
                 yield batch
@@ -45,6 +49,25 @@ class Threads:
             channel.close()
             if job.cancel():
                 _close(iterator)
+
+
+def waiting(told: Callable[[], Awaitable[None]] | None = None) -> Wait:
+    """How a thread asks the running loop and waits for its answer; `told` returns once the loop has what it said."""
+    loop = asyncio.get_running_loop()
+
+    async def asked(ask: Ask) -> Sequence[InjectedMessage]:
+        if told is not None:
+            await told()
+        return await ask()
+
+    def waited(ask: Ask) -> Sequence[InjectedMessage]:
+        answer = asyncio.run_coroutine_threadsafe(asked(ask), loop)
+        while not wait([answer], timeout=_LOOK_SECONDS).done:
+            if loop.is_closed():  # it will not answer any more
+                return ()
+        return answer.result()
+
+    return waited
 
 
 def _carried(function: Callable[[], T]) -> T:
@@ -55,80 +78,26 @@ def _carried(function: Callable[[], T]) -> T:
         raise AgentFailed("The agent raised StopIteration.") from stop
 
 
+def _fill(channel: Channel[T], iterator: Iterator[T]) -> None:
+    """In the thread: draw until the end, or until the reader has left."""
+    failure: BaseException | None = None
+    try:
+        _draw(channel, iterator)
+    except BaseException as raised:  # noqa: BLE001 (it is raised again where the reader is)
+        failure = raised
+    channel.end(failure)
+
+
+def _draw(channel: Channel[T], iterator: Iterator[T]) -> None:
+    try:
+        for item in iterator:
+            if not channel.put(item):
+                break
+    finally:
+        _close(iterator)
+
+
 def _close(iterator: object) -> None:
     close = getattr(iterator, "close", None)
     if callable(close):
         close()
-
-
-class _Channel(Generic[T]):
-    """A bounded queue from one thread to one task."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._changed = threading.Condition()
-        self._items: list[T] = []
-        self._waiter: asyncio.Future[None] | None = None
-        self._is_closed = False
-        self._is_done = False
-        self._failure: BaseException | None = None
-
-    def fill(self, iterator: Iterator[T]) -> None:
-        """In the thread: draw until the end, or until the reader has left."""
-        failure: BaseException | None = None
-        try:
-            self._draw(iterator)
-        except BaseException as raised:  # noqa: BLE001 (it is raised again where the reader is)
-            failure = raised
-        with self._changed:
-            self._is_done, self._failure = True, failure
-            self._wake()
-
-    def _draw(self, iterator: Iterator[T]) -> None:
-        try:
-            for item in iterator:
-                if not self._put(item):
-                    break
-        finally:
-            _close(iterator)
-
-    def _put(self, item: T) -> bool:
-        with self._changed:
-            while len(self._items) >= _AHEAD and not self._is_closed:
-                self._changed.wait()
-            if not self._is_closed:
-                self._items.append(item)
-                self._wake()
-            return not self._is_closed
-
-    def _wake(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None:
-            try:
-                self._loop.call_soon_threadsafe(_resolve, waiter)
-            except RuntimeError:  # the loop has closed meanwhile: nobody reads any more
-                self._is_closed = True
-
-    async def take(self) -> list[T]:
-        """On the loop: what is ready, at least one item; nothing means the end."""
-        while True:
-            with self._changed:
-                if self._items or self._is_done:
-                    batch, self._items = self._items, []
-                    self._changed.notify()
-                    break
-                waiter = self._waiter = self._loop.create_future()
-            await waiter
-        if not batch and self._failure is not None:
-            raise self._failure
-        return batch
-
-    def close(self) -> None:
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify()
-
-
-def _resolve(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)

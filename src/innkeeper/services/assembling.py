@@ -11,6 +11,7 @@ from innkeeper.core.events import (
     FinishReason,
     MessageInjected,
     ReasoningDelta,
+    RunResumed,
     StepChanged,
     TextDelta,
     ToolCalled,
@@ -45,6 +46,11 @@ class Assembler:
         self._open: dict[str, ToolUse] = {}
         self._done: list[Message] = []
         self._is_paragraph_due = False
+        self.is_answered = False
+        self._step_began_at = 0
+        self._step_has_calls = False
+        self._boundary = 0
+        self._is_due_at_boundary = False
 
     @property
     def output(self) -> str:
@@ -79,18 +85,27 @@ class Assembler:
                 self.usage = usage if self.usage is None else self.usage.plus(usage)
             case FinishNoted(reason):
                 self.finish_reason = reason
-            case StepChanged(number, _):
+            case StepChanged(number, status):
                 self.steps = max(self.steps, number)
-            case MessageInjected(content, _):
+                self._change_step(status == "completed")
+            case MessageInjected(was_deferred=True):
+                pass  # its session had it before the run began
+            case MessageInjected(content):
                 self.close_step()
                 if text := self._take_text():
                     self._done.append(Message("assistant", text))
                 self._done.append(Message("user", content))
+                self._mark()
+            case RunResumed(is_restart=True):
+                self._restart()
+            case RunResumed():
+                self._go_back()
             case _:
                 pass
 
     def _call(self, event: ToolCalled) -> None:
         use = ToolUse(event.tool_call_id, event.tool_name, event.arguments)
+        self._step_has_calls = True
         if event.is_client_side:
             self.client_calls.append(use)
             return
@@ -98,12 +113,55 @@ class Assembler:
         self._open[use.id] = use
         self._is_paragraph_due = bool(self.said)
         self.needs_care = True
+        self._mark()
 
     def _return(self, event: ToolReturned) -> None:
         told = event.error if event.error is not None else _text_of(event.result)
         self.close_step()
         self._open.pop(event.tool_call_id, None)
         self._done.append(Message("tool", told, tool_call_id=event.tool_call_id, is_internal=True))
+        self._mark()
+
+    def _change_step(self, is_completed: bool) -> None:
+        if is_completed:
+            has_said = len(self.said) > self._step_began_at
+            self.is_answered = bool(self.client_calls) or (has_said and not self._step_has_calls)
+            self._mark()
+        else:
+            self.is_answered = self._step_has_calls = False
+            self._step_began_at = len(self.said)
+
+    # taking up again
+
+    def _mark(self) -> None:
+        """What has been told up to here holds, whatever happens to the process."""
+        self._boundary, self._is_due_at_boundary = len(self.said), self._is_paragraph_due
+
+    def _go_back(self) -> None:
+        """Forget what an unfinished model call had said: it is made again."""
+        del self.said[self._boundary :]
+        self._is_paragraph_due = self._is_due_at_boundary
+        self.needs_care = bool(self._calls) or self._is_paragraph_due
+
+    def _restart(self) -> None:
+        """Forget everything but what it cost."""
+        usage = self.usage
+        self.__init__()  # type: ignore[misc]  # a fresh one, in the place of this
+        self.usage = usage
+
+    def resumed(self, attempt: int, *, resumes: bool) -> RunResumed:
+        """Go back to where another attempt begins, and return the event that tells it."""
+        kept = sum(map(len, self.said[: self._boundary]))
+        event = RunResumed(attempt, kept) if resumes else RunResumed(attempt, is_restart=True)
+        self.feed(event)
+        return event
+
+    def progress(self) -> tuple[tuple[Message, ...], tuple[ToolUse, ...]]:
+        """What the run has added to its conversation so far, and the calls in it that have no result."""
+        done = list(self._done)
+        if self._calls:
+            done.append(Message("assistant", self._untaken_text or None, tuple(self._calls), is_internal=True))
+        return tuple(done), tuple(self._open.values())
 
     def close_step(self) -> None:
         """What has been said and called so far becomes one assistant's message."""

@@ -1,74 +1,47 @@
-"""Live runs: a run while this process executes it, and the log's newest part in memory for its readers.
+"""Live runs: a run while this process executes it.
 
 Events get their `seq` here, in the order in which the agent yields them. What is ready when the previous
 commit returns becomes one segment; readers see a segment only after its commit.
-Invariant: `published` is a suffix of the stored log.
+Invariant: at most one commit of a run's log is under way.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Callable, Sequence
 from json.encoder import encode_basestring
 
-from innkeeper.core.changes import AppendEvents, Fence, Outcome, Segment, Stale
+from innkeeper.core.changes import AppendEvents, Delivered, DeliverInjections, Fence, Outcome, Segment, Stale
 from innkeeper.core.context import RunContext
-from innkeeper.core.errors import AgentFailed, StorageUnavailable
+from innkeeper.core.errors import AgentFailed
 from innkeeper.core.events import (
     AgentEvent,
-    EndStatus,
     Event,
     FinishNoted,
-    FinishReason,
+    MessageInjected,
     TextDelta,
     UsageReported,
     payload,
 )
-from innkeeper.core.messages import ToolUse
-from innkeeper.core.runs import OnDisconnect, Run, RunError
+from innkeeper.core.injections import InjectedMessage
+from innkeeper.core.runs import OnDisconnect, Run
 from innkeeper.core.times import Instant
-from innkeeper.core.usage import Usage
 from innkeeper.ports.journal import Journal
+from innkeeper.ports.readers import InjectionReader
 from innkeeper.services.assembling import Assembler
+from innkeeper.services.tails import Stop, Tail
 
 _logger = logging.getLogger(__name__)
 
 MAX_PENDING = 256
 MAX_OUTPUT = 16 * 1024 * 1024
-_KEPT_BYTES = 512 * 1024
 _RETRY_SECONDS = 0.25
 _TEXT_HEAD = b'{"type":"text","content":'
 
 
-class Stop(Enum):
-    """Why a run was stopped from outside."""
-
-    CANCELLED = "cancelled"
-    TIMED_OUT = "timed out"
-    INTERRUPTED = "interrupted"
-    NEVER_BEGAN = "waited too long"
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a run ended, for whoever waits for it."""
-
-    status: EndStatus
-    output: str
-    usage: Usage | None
-    finish_reason: FinishReason | None
-    steps: int
-    tool_calls: tuple[ToolUse, ...]
-    error: RunError | None = None
-    stop: Stop | None = None
-    reasoning: str = ""
-
-
-class LiveRun:
-    """One run in this process. Its owner emits; any number of readers follow."""
+class LiveRun(Tail):
+    """One run in this process. Its owner emits; any number of readers follow. It is its context's `RunLine`."""
 
     def __init__(
         self,
@@ -76,33 +49,37 @@ class LiveRun:
         fence: Fence,
         context: RunContext,
         journal: Journal,
+        injections: InjectionReader,
         *,
-        first: Segment,
+        first: Segment | None = None,
+        assembler: Assembler | None = None,
         on_disconnect: OnDisconnect = "continue",
         grace: float = 0.0,
     ) -> None:
-        self.run = run
+        """Its log so far is `first`, or, where it is taken up again, in the store and seen by `assembler`."""
+        super().__init__(run, after=run.last_seq)
         self.fence = fence
         self.context = context
         self.on_disconnect = on_disconnect
         self.grace = grace
-        self.assembler = Assembler()
-        self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        self.assembler = assembler or Assembler()
         self.task: asyncio.Task[None] | None = None
         self.stop: Stop | None = None
         self.is_settling = False
-        self.trouble: StorageUnavailable | None = None
-        self.readers = 0
         self._journal = journal
-        self._loop = asyncio.get_running_loop()
-        self._published: deque[Segment] = deque((first,))
-        self._kept = len(first.data)
-        self._last_seq = first.last_seq
+        self._injections = injections
+        self._last_seq = run.last_seq
         self._pending: list[bytes] = []
         self._bytes = 0
         self._in_flight: Segment | None = None
+        self._is_committing = False
         self._flush_is_due = False
-        self._wakers: list[asyncio.Future[None]] = []
+        self._receiving: asyncio.Lock | None = None
+        self.announce: Callable[[str], None] | None = None
+        if first is not None:
+            self._published.append(first)
+            self._kept = len(first.data)
+        context.line = self
 
     # writing
 
@@ -119,6 +96,7 @@ class LiveRun:
             if assembler.needs_care:
                 self._continue_text(content)
                 return
+            self._check_room(len(content))
             try:
                 data = _TEXT_HEAD + encode_basestring(content).encode() + b"}"
             except UnicodeEncodeError:
@@ -127,15 +105,23 @@ class LiveRun:
             assembler.said.append(content)
             self._pending.append(data)
             self._bytes += len(data)
-            if self._bytes > MAX_OUTPUT or not self._flush_is_due:
+            if not self._flush_is_due:
                 self._after_append()
             return
-        assembler.feed(event)
         if isinstance(event, FinishNoted):
+            assembler.feed(event)
             return
+        data = payload(event)
+        self._check_room(len(data))
+        assembler.feed(event)
         if isinstance(event, UsageReported):
             self.context.add_tokens(event.usage)
-        self._append(payload(event))
+        self._append(data)
+
+    def _check_room(self, size: int) -> None:
+        """Keep the output bounded. What is too much is not kept, for it may be of any size."""
+        if self._bytes + size > MAX_OUTPUT:
+            raise AgentFailed(f"The output exceeds {MAX_OUTPUT // (1024 * 1024)} MiB.")
 
     def _continue_text(self, content: str) -> None:
         """Text after a tool call: the step before it is closed, and a new paragraph begins."""
@@ -146,16 +132,23 @@ class LiveRun:
             self.emit(TextDelta(separator))
         self.emit(TextDelta(content))
 
+    def tell(self, event: Event) -> None:
+        """Put an event of the server's own into the log."""
+        self._append(payload(event))
+
+    def continue_from(self, segment: Segment) -> None:
+        """The store has added to the log by itself."""
+        self._last_seq = segment.last_seq
+        self.publish(segment)
+
     def _append(self, data: bytes) -> None:
         self._pending.append(data)
         self._bytes += len(data)
         self._after_append()
 
     def _after_append(self) -> None:
-        """Keep the output bounded, and have what is pending flushed in the next turn of the loop."""
-        if self._bytes > MAX_OUTPUT:
-            raise AgentFailed(f"The output exceeds {MAX_OUTPUT // (1024 * 1024)} MiB.")
-        if self._in_flight is None and not self._flush_is_due:
+        """Have what is pending flushed in the next turn of the loop."""
+        if not self._is_committing and not self._flush_is_due:
             self._flush_is_due = True
             self._loop.call_soon(self._flush)
 
@@ -166,7 +159,7 @@ class LiveRun:
 
     def _flush(self) -> None:
         self._flush_is_due = False
-        if self._in_flight is None and self._pending and not self.is_settling:
+        if not self._is_committing and self._pending and not self.is_settling:
             self._commit(self._cut())
 
     def _cut(self) -> Segment:
@@ -177,7 +170,7 @@ class LiveRun:
         return segment
 
     def _commit(self, segment: Segment) -> None:
-        self._in_flight = segment
+        self._in_flight, self._is_committing = segment, True
         now = Instant(self.context.now())
         self._journal.commit((AppendEvents(segment, now),), self.fence).add_done_callback(self._committed)
 
@@ -189,69 +182,83 @@ class LiveRun:
             self.report_trouble(error)
             self._loop.call_later(_RETRY_SECONDS, self._commit, segment)
             return
-        self._in_flight = None
+        self._in_flight, self._is_committing = None, False
         self.trouble = None
         if isinstance(future.result()[0], Stale):
             self.halt(Stop.INTERRUPTED)
             return
         self.publish(segment)
+        if self.announce is not None:
+            self.announce(self.run.id)
         self._flush()
 
     def report_trouble(self, error: BaseException) -> None:
         if self.trouble is None:
             _logger.warning("run %s: its log cannot be written and will be retried: %s", self.run.id, error)
-        self.trouble = error if isinstance(error, StorageUnavailable) else StorageUnavailable(str(error))
-        self.wake()
+        super().report_trouble(error)
 
     async def drained(self) -> None:
         """Wait until nothing of this run is on its way to the store."""
-        while self._in_flight is not None or (self._pending and not self.is_settling):
+        while self._is_committing or (self._pending and not self.is_settling):
             await self.changed()
+
+    async def saved(self) -> None:
+        """Return when everything that was emitted is on disk."""
+        await self.drained()
 
     def last_segment(self, *events: Event) -> Segment:
         """What is pending and these final events, as the segment that ends the log."""
         self._pending.extend(payload(event) for event in events)
         return self._cut()
 
-    def publish(self, segment: Segment) -> None:
-        """Show a committed segment to readers."""
-        self._published.append(segment)
-        self._kept += len(segment.data)
-        while self._kept > _KEPT_BYTES and len(self._published) > 1:
-            self._kept -= len(self._published.popleft().data)
+    # receiving
+
+    async def receive(self) -> Sequence[InjectedMessage]:
+        """Deliver what has been injected: it is in the log from here on, and in the conversation."""
+        if self._receiving is None:
+            self._receiving = asyncio.Lock()
+        async with self._receiving:
+            if not await self._injections.has_accepted(self.run.id):
+                return ()
+            await self.drained()
+            if self.is_settling or self.stop is not None:
+                return ()
+            received: asyncio.Future[Sequence[InjectedMessage]] = self._loop.create_future()
+            self._is_committing = True
+            self._deliver(received)
+            return await received
+
+    def _deliver(self, received: asyncio.Future[Sequence[InjectedMessage]]) -> None:
+        change = DeliverInjections(self._last_seq, Instant(self.context.now()))
+        committed = self._journal.commit((change,), self.fence)
+        committed.add_done_callback(lambda future: self._delivered(future, received))
+
+    def _delivered(
+        self, future: asyncio.Future[tuple[Outcome, ...]], received: asyncio.Future[Sequence[InjectedMessage]]
+    ) -> None:
+        """The agent may have been stopped meanwhile: what is in the log is in the conversation all the same."""
+        error = future.exception()
+        if error is not None:
+            self.report_trouble(error)
+            self._loop.call_later(_RETRY_SECONDS, self._deliver, received)
+            return
+        self._is_committing = False
+        self.trouble = None
+        (outcome,) = future.result()
+        messages: Sequence[InjectedMessage] = ()
+        if isinstance(outcome, Delivered) and outcome.segment is not None:
+            messages = outcome.messages
+            for message in messages:
+                self.assembler.feed(MessageInjected(message.content, message.id))
+            self.continue_from(outcome.segment)
+            if self.announce is not None:
+                self.announce(self.run.id)
+        elif isinstance(outcome, Stale):
+            self.halt(Stop.INTERRUPTED)
+        if not received.done():
+            received.set_result(messages)
         self.wake()
-
-    def finish(self, ending: Ending) -> None:
-        """The end is on disk: tell whoever waits."""
-        if not self.ended.done():
-            self.ended.set_result(ending)
-        self.wake()
-
-    # reading
-
-    @property
-    def head(self) -> int:
-        """The last `seq` that readers may see."""
-        return self._published[-1].last_seq
-
-    def recent(self, after: int) -> list[Segment] | None:
-        """Published segments with events beyond `after`; `None` if memory no longer reaches back that far."""
-        if self._published[0].first_seq > after + 1:
-            return None
-        return [segment for segment in self._published if segment.last_seq > after]
-
-    def changed(self) -> asyncio.Future[None]:
-        """Done when something was published, ended, or went wrong with the store."""
-        waker: asyncio.Future[None] = self._loop.create_future()
-        self._wakers.append(waker)
-        return waker
-
-    def wake(self) -> None:
-        """Let every reader look again."""
-        wakers, self._wakers = self._wakers, []
-        for waker in wakers:
-            if not waker.done():
-                waker.set_result(None)
+        self._flush()
 
     # stopping
 

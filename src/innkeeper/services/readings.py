@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from innkeeper.core.changes import Segment
 from innkeeper.ports.readers import RunReader
-from innkeeper.services.live import LiveRun
+from innkeeper.services.tails import Tail
 
 
 class ReaderGone(Exception):
@@ -24,18 +24,18 @@ class RunReading:
         self,
         stored: RunReader,
         run_id: str,
-        live: LiveRun | None,
+        tail: Tail | None,
         after: int,
-        on_close: Callable[[LiveRun], None],
+        on_close: Callable[[Tail], None],
     ) -> None:
         self.after = after
         self._on_close = on_close
         self._stored = stored
         self._run_id = run_id
-        self._live = live
+        self._tail = tail
         self._is_closed = False
-        if live is not None:
-            live.readers += 1
+        if tail is not None:
+            tail.readers += 1
 
     async def next(self, patience: float | None = None) -> list[Segment] | None:
         """The segments that follow; empty after `patience` seconds without any, `None` at the end or when closed.
@@ -45,39 +45,44 @@ class RunReading:
         while not self._is_closed:
             batch = await self._ready()
             if batch:
-                batch = _beyond(batch, self.after)
+                batch = [batch[0].beyond(self.after), *batch[1:]]
                 self.after = batch[-1].last_seq
                 return batch
-            live = self._live
-            if live is None or live.ended.done():
+            tail = self._tail
+            if tail is None or tail.ended.done() or tail.is_cut:
                 return None
-            if live.trouble is not None:
-                raise live.trouble
-            if not await _changed(live, patience):
+            if tail.trouble is not None:
+                raise tail.trouble
+            if not await _changed(tail, patience):
                 return []
         return None
 
     async def _ready(self) -> list[Segment]:
         """What is there now: from memory, or from the store when memory no longer reaches back that far."""
-        recent = self._live.recent(self.after) if self._live is not None else None
+        recent = self._tail.recent(self.after) if self._tail is not None else None
         return list(await self._stored.segments(self._run_id, self.after)) if recent is None else recent
+
+    @property
+    def is_sent_away(self) -> bool:
+        """Whether this process leaves, so that the reader should go on elsewhere, or later."""
+        return self._tail is not None and self._tail.is_leaving
 
     def close(self) -> None:
         """The reader has gone; idempotent."""
         if self._is_closed:
             return
         self._is_closed = True
-        if self._live is not None:
-            self._live.readers -= 1
-            self._live.wake()
-            self._on_close(self._live)
+        if self._tail is not None:
+            self._tail.readers -= 1
+            self._tail.wake()
+            self._on_close(self._tail)
 
 
-async def _changed(live: LiveRun, patience: float | None) -> bool:
+async def _changed(tail: Tail, patience: float | None) -> bool:
     if patience is None:
-        await live.changed()
+        await tail.changed()
         return True
-    waiter = live.changed()
+    waiter = tail.changed()
     timer = asyncio.get_running_loop().call_later(patience, waiter.cancel)
     try:
         await waiter
@@ -93,12 +98,3 @@ async def _changed(live: LiveRun, patience: float | None) -> bool:
 def _is_being_cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def _beyond(batch: list[Segment], after: int) -> list[Segment]:
-    """The batch without events up to `after`, of which only the first segment can hold some."""
-    first = batch[0]
-    if first.first_seq > after:
-        return batch
-    kept = first.payloads()[after - first.first_seq + 1 :]
-    return [Segment(after + 1, len(kept), b"\n".join(kept)), *batch[1:]]

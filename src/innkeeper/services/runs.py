@@ -1,66 +1,72 @@
-"""Runs: accept, execute, watch, stop and settle them. Every surface starts and follows runs through here.
+"""Runs: accept, watch, stop and find them. Every surface starts and follows runs through here.
 
-Acceptance is one commit, before agent code runs and before anyone is told; settlement is another, exactly
-once, without user code. In between the run's own log grows by segments.
+Acceptance is one commit, before agent code runs and before anyone is told. What follows is done by who stands
+beside: `executions` runs agents, `waiting` holds turns of busy sessions, `background` takes from the queue,
+`following` shows what other processes execute, `membership` speaks for this process in the store.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from innkeeper.core.agents import AgentDescription
-from innkeeper.core.changes import Accepted, AcceptRun, BeginRun, Begun, Fence, Missing, Outcome, RecordCredits, Segment
-from innkeeper.core.context import RunContext, reset_context, set_context
-from innkeeper.core.errors import (
-    InnkeeperError,
-    RunNotFound,
-    ShuttingDown,
-    StorageUnavailable,
+from innkeeper.core.changes import (
+    Accepted,
+    AcceptRun,
+    Cancelling,
+    Ended,
+    Fence,
+    Missing,
+    Outcome,
+    RecordCredits,
+    Repeated,
+    RequestCancel,
+    Segment,
+    Steered,
 )
+from innkeeper.core.context import RunContext
+from innkeeper.core.errors import RunNotFound, ShuttingDown, StorageUnavailable
 from innkeeper.core.events import RunStarted, payload
 from innkeeper.core.identity import Caller
-from innkeeper.core.messages import Message
-from innkeeper.core.runs import NO_PARAMETERS, Run, RunStatus, StartRun, Turn
+from innkeeper.core.runs import NO_PARAMETERS, Plan, Run, RunStatus, StartRun
 from innkeeper.core.sessions import Session
 from innkeeper.core.times import Instant
-from innkeeper.core.transcripts import Transcript, as_turn, sort
+from innkeeper.core.transcripts import sort
 from innkeeper.core.usage import CreditRecord
 from innkeeper.ports.journal import Journal
-from innkeeper.ports.readers import RunReader, SessionReader
+from innkeeper.ports.readers import InjectionReader, RunReader, SessionReader
 from innkeeper.services.abilities import check_abilities
 from innkeeper.services.agents import AgentRegistry, ServedAgent
+from innkeeper.services.background import Background
+from innkeeper.services.executions import Executions, Job, RunLimits, name_context
+from innkeeper.services.following import Following
 from innkeeper.services.identities import end_user
-from innkeeper.services.live import Ending, LiveRun, Stop
+from innkeeper.services.live import LiveRun
+from innkeeper.services.membership import Membership
 from innkeeper.services.readings import ReaderGone, RunReading
 from innkeeper.services.settlements import Settlements
+from innkeeper.services.tails import Ending, Stop, Tail
+from innkeeper.services.waiting import Waiting
+from innkeeper.services.wakes import Wakes
+from innkeeper.services.webhooks import Webhooks
 
-_logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class RunLimits:
-    """Bounds on runs; times in seconds."""
-
-    run_seconds: float = 600.0
-    queue_depth: int = 10
-    queue_seconds: float = 60.0
-    stop_seconds: float = 1.0
+__all__ = ["RunLimits", "Runs", "Started"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    """A queued run of this process and what it needs to begin."""
+@dataclass(slots=True)
+class Started:
+    """What came of a request: its run, and the run's tail, unless it is in the background.
 
-    live: LiveRun
-    agent: ServedAgent
-    start: StartRun
-    transcript: Transcript
-    expiry: asyncio.TimerHandle
+    `is_repeated` says that the same request was made before, and that this is the run it had started;
+    `injection_id` that the message was injected into that run, which was under way.
+    """
+
+    run: Run
+    tail: Tail | None = None
+    is_repeated: bool = False
+    injection_id: str | None = None
 
 
 class Runs:
@@ -72,70 +78,159 @@ class Runs:
         journal: Journal,
         sessions: SessionReader,
         runs: RunReader,
+        injections: InjectionReader,
         agents: AgentRegistry,
+        settlements: Settlements,
+        membership: Membership,
+        wakes: Wakes,
         now: Callable[[], int],
         new_id: Callable[[], str],
+        new_context: Callable[[], RunContext],
         worker: str,
         limits: RunLimits,
-        shows_errors: bool = False,
+        webhooks: Webhooks,
     ) -> None:
         self._journal = journal
         self._sessions = sessions
         self._runs = runs
+        self._injections = injections
         self._agents = agents
+        self._settlements = settlements
+        self._membership = membership
+        self._wakes = wakes
         self._now = now
         self._new_id = new_id
         self._worker = worker
         self._limits = limits
-        self._live: dict[str, LiveRun] = {}
-        self._waiting: dict[str, _Waiting] = {}
-        self._beginning: dict[str, asyncio.Task[None]] = {}
+        self._webhooks = webhooks
         self._accepting: dict[str, asyncio.Future[None]] = {}
         self._called: set[str] = set()
-        self._is_draining = False
         self._disowning: set[asyncio.Task[None]] = set()
-        self._settlements = Settlements(journal, now, new_id, shows_errors=shows_errors)
+        self._is_draining = False
+        self.closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when this process sends its readers away."""
+        self._following = Following(runs)
+        self._executions = Executions(
+            sessions=sessions,
+            settlements=settlements,
+            following=self._following,
+            wakes=wakes,
+            limits=limits,
+            on_end=self._ended,
+        )
+        self._waiting = Waiting(journal, self._executions, now, worker, patience=limits.queue_seconds)
+        self._background = Background(
+            journal=journal,
+            runs=runs,
+            injections=injections,
+            agents=agents,
+            executions=self._executions,
+            now=now,
+            new_context=new_context,
+            worker=worker,
+            limit=limits.in_background,
+        )
+
+    async def open(self) -> None:
+        """Listen to other processes, take over what the dead have left, and take from the queue.
+
+        Raises: SetupError, StorageUnavailable.
+        """
+        await self._wakes.listen(
+            on_log=self._following.wake,
+            on_turn=self._waiting.call,
+            on_work=self._background.wake,
+            on_look=self._membership.look,
+        )
+        await self._membership.enter()
+        self._background.start()
+        self._webhooks.start()
+        self._membership.watch(
+            on_cancel=self._stop_asked,
+            on_turn=self._waiting.call,
+            on_work=self._background.wake,
+            knows=self._knows,
+            waiting=self._waiting.ids,
+        )
+
+    def _knows(self, run_id: str) -> bool:
+        return run_id in self._executions or run_id in self._background or run_id in self._accepting
 
     # starting
 
-    async def start(self, caller: Caller, start: StartRun, context: RunContext) -> LiveRun:
+    async def start(self, caller: Caller, start: StartRun, context: RunContext) -> Started:
         """Accept a run and set it going, or queue it behind its session's current one.
 
         Raises: ShuttingDown; NoAgents, AgentNotFound, NoDefaultAgent; Forbidden for an end user who is not
-        the caller's; Unsupported; RunConflict or TooBusy where the session is busy; StorageUnavailable.
+        the caller's; Unsupported; RunConflict or TooBusy where the session is busy; IdempotencyMismatch; Invalid for
+        a webhook that is not allowed; StorageUnavailable.
         """
         if self._is_draining:
             raise ShuttingDown("The server is shutting down. Try again shortly.")
         agent = await self._agents.find(start.agent_name)
         if start.parameters is not NO_PARAMETERS:
             check_abilities(agent.describe(), start.parameters)
+        if start.webhook is not None:
+            self._webhooks.check(start.webhook)
         change = self._acceptance(caller, start, agent)
         accepting = self._accepting[change.run.id] = asyncio.get_running_loop().create_future()
         try:
             outcome = await self._accept(change)
-            live = LiveRun(
-                outcome.run,
-                Fence(outcome.run.id, self._worker, outcome.epoch),
-                context,
-                self._journal,
-                first=change.first,
-                on_disconnect=start.on_disconnect,
-                grace=start.grace,
-            )
-            self._live[outcome.run.id] = live
-            _name(context, outcome.run, agent, start)
-            if outcome.run.status is RunStatus.QUEUED:
-                self._wait(live, agent, start, change.transcript)
-            else:
-                execution = self._execute(live, agent, start, change.transcript, outcome)
-                live.task = asyncio.create_task(execution)
+            if not isinstance(outcome, Accepted):
+                return await self._joined(caller, outcome)
+            if outcome.interrupts is not None:
+                self._interrupt(*outcome.interrupts)
+            if outcome.run.background:
+                self._background.wake()
+                self._wakes.work_came()
+                return Started(outcome.run)
+            return self._set_going(start, agent, change, outcome, context)
         finally:
             del self._accepting[change.run.id]
             self._called.discard(change.run.id)
             accepting.set_result(None)
-        return live
 
-    async def _accept(self, change: AcceptRun) -> Accepted:
+    def _set_going(
+        self, start: StartRun, agent: ServedAgent, change: AcceptRun, accepted: Accepted, context: RunContext
+    ) -> Started:
+        run = accepted.run
+        live = LiveRun(
+            run,
+            Fence(run.id, self._worker, accepted.epoch),
+            context,
+            self._journal,
+            self._injections,
+            first=accepted.first or change.first,
+            on_disconnect=start.on_disconnect,
+            grace=start.grace,
+        )
+        self._executions.add(live)
+        name_context(context, run, agent, start.parameters)
+        job = Job(agent, change.transcript, start.parameters, start.stream)
+        if run.status is RunStatus.QUEUED:
+            self._waiting.add(live, job, start.history)
+            if run.id in self._called:
+                self._waiting.call(run.id)
+        else:
+            live.task = asyncio.create_task(self._executions.execute(live, job, accepted))
+        return Started(run, live)
+
+    async def _joined(self, caller: Caller, outcome: Outcome) -> Started:
+        """The request has no run of its own, but joins one: that which it steers, or which it had started before."""
+        if isinstance(outcome, Steered):
+            tail = await self._tail(caller, outcome.run_id)
+            return Started(tail.run, tail, injection_id=outcome.injection_id)
+        assert isinstance(outcome, Repeated), "an accept is answered with a run"
+        run = await self.get(caller, outcome.claimed.subject)
+        if run.background:
+            return Started(run, is_repeated=True)
+        return Started(run, await self._tail(caller, run.id), is_repeated=True)
+
+    def _interrupt(self, run_id: str, worker: str) -> None:
+        if not self._stop_asked(run_id):
+            self._wakes.look(worker)
+
+    async def _accept(self, change: AcceptRun) -> Outcome:
         """Store the run. If nobody learns whether that succeeded, it is ended, so that it never blocks its session."""
         accepting = self._journal.commit((change,))
         try:
@@ -147,13 +242,10 @@ class Runs:
             self._disowning.add(disowning)
             disowning.add_done_callback(self._disowning.discard)
             raise
-        assert isinstance(outcome, Accepted), "an accept is answered with its run"
         return outcome
 
     async def _disown(self, run: Run, fence: Fence, accepting: asyncio.Future[tuple[Outcome, ...]]) -> None:
-        next_run_id = await self._settlements.disown(self._runs, run, fence, accepting)
-        if next_run_id is not None:
-            self._call(next_run_id)
+        self._ended(await self._settlements.disown(self._runs, run, fence, accepting))
 
     def _acceptance(self, caller: Caller, start: StartRun, agent: ServedAgent) -> AcceptRun:
         now, run_id = Instant(self._now()), f"run_{self._new_id()}"
@@ -180,6 +272,7 @@ class Runs:
             turn=1,
             created_at=now,
             input=start.messages,
+            background=start.background,
             last_seq=1,
             metadata=start.metadata,
             started_at=now,
@@ -196,178 +289,127 @@ class Runs:
             names_user=start.user_id is not None,
             when_busy=start.when_busy,
             max_queue=self._limits.queue_depth,
+            plan=Plan(start.parameters, start.history) if start.background else None,
+            webhook=start.webhook,
+            claim=start.claim,
         )
 
-    # executing
-
-    async def _execute(
-        self,
-        live: LiveRun,
-        agent: ServedAgent,
-        start: StartRun,
-        transcript: Transcript,
-        placed: Accepted | Begun,
-    ) -> None:
-        """The run loop: hand the conversation to the agent, emit what it yields, settle."""
-        loop = asyncio.get_running_loop()
-        expiry = loop.call_later(self._limits.run_seconds, self.stop, live, Stop.TIMED_OUT)
-        token = set_context(live.context)
-        failure: BaseException | None = None
-        try:
-            messages = await self._conversation(transcript, placed)
-            if messages:
-                turn = Turn(messages, start.parameters, start.stream)
-                await _pump(live, agent.runtime.run(turn, live.context))
-            else:  # the session has been deleted meanwhile
-                live.stop = live.stop or Stop.CANCELLED
-        except asyncio.CancelledError:
-            live.stop = live.stop or Stop.INTERRUPTED
-        except Exception as error:  # noqa: BLE001 - agent code may raise anything; the run carries it
-            failure = error
-            self._log_failure(live, error)
-        finally:
-            reset_context(token)
-            expiry.cancel()
-        await self._settle(live, agent.describe(), failure)
-
-    async def _conversation(self, transcript: Transcript, placed: Accepted | Begun) -> tuple[Message, ...]:
-        if isinstance(placed, Accepted) and placed.is_new_session:
-            return (*transcript.instructions, *transcript.before, *transcript.new)
-        assert placed.lineage is not None, "a run that runs has a lineage"
-        return as_turn(await self._sessions.history(placed.lineage))
-
-    @staticmethod
-    def _log_failure(live: LiveRun, error: BaseException) -> None:
-        expected = isinstance(error, InnkeeperError)
-        _logger.error(
-            "run %s of agent %s failed: %s: %s",
-            live.run.id,
-            live.run.agent_name,
-            type(error).__name__,
-            error,
-            exc_info=None if expected else error,
-        )
-
-    async def _settle(self, live: LiveRun, description: AgentDescription | None, failure: BaseException | None) -> None:
-        if live.is_settling:
-            return
-        next_run_id = await self._settlements.settle(live, description, failure)
-        self._live.pop(live.run.id, None)
-        if next_run_id is not None:
-            self._call(next_run_id)
-
-    # queueing
-
-    def _wait(self, live: LiveRun, agent: ServedAgent, start: StartRun, transcript: Transcript) -> None:
-        loop = asyncio.get_running_loop()
-        expiry = loop.call_later(self._limits.queue_seconds, self.stop, live, Stop.NEVER_BEGAN)
-        self._waiting[live.run.id] = _Waiting(live, agent, start, transcript, expiry)
-        if live.run.id in self._called:
-            self._call(live.run.id)
+    # whose turn it is
 
     def _call(self, run_id: str) -> None:
-        """It is the turn of a queued run, of which this process may not have been told yet that it is stored."""
-        if (waiting := self._waiting.pop(run_id, None)) is not None:
-            waiting.expiry.cancel()
-            self._beginning[run_id] = asyncio.create_task(self._begin(waiting))
-        elif run_id in self._accepting:
-            self._called.add(run_id)
-
-    async def _begin(self, waiting: _Waiting) -> None:
-        """The run's turn has come. Whoever stops it meanwhile leaves its end to us, who will know its fence."""
-        live, start = waiting.live, waiting.start
-        change = BeginRun(
-            live.run.id,
-            live.run.session_key,
-            waiting.transcript,
-            start.history,
-            self._worker,
-            Instant(self._now()),
-        )
-        outcome: Outcome | None = None
-        try:
-            (outcome,) = await self._journal.commit((change,))
-        except InnkeeperError as error:
-            live.report_trouble(error)
-        finally:
-            live.task = self._beginning.pop(live.run.id)
-        if isinstance(outcome, Begun):
-            live.fence = Fence(live.run.id, self._worker, outcome.epoch)
-        elif live.stop is None:
-            live.stop = Stop.CANCELLED if isinstance(outcome, Missing) else Stop.INTERRUPTED
-        if live.stop is not None:
-            await self._settle(live, None, None)
+        """It is the turn of a queued run: of this process, of which it may not know yet, or of another."""
+        if self._waiting.call(run_id):
             return
-        assert isinstance(outcome, Begun), "else it has been stopped"
-        await self._execute(live, waiting.agent, start, waiting.transcript, outcome)
+        if run_id in self._accepting:
+            self._called.add(run_id)
+            return
+        self._background.wake()
+        self._wakes.turn_came(run_id)
+
+    def _ended(self, outcome: Outcome) -> None:
+        """A run has ended: whoever waited for that is called."""
+        if not isinstance(outcome, Ended):
+            return
+        if outcome.next_run_id is not None:
+            self._call(outcome.next_run_id)
+        if outcome.is_awaited:
+            self._webhooks.wake()
 
     # stopping
 
     def stop(self, live: LiveRun, why: Stop) -> None:
-        """End a run from outside; its code gets a moment to react, then the run ends without it."""
-        if not live.halt(why) or live.run.id in self._beginning:
-            return
-        waiting = self._waiting.pop(live.run.id, None)
-        if waiting is not None:
-            waiting.expiry.cancel()
-            live.task = asyncio.create_task(self._settle(live, None, None))
-            return
-        loop = asyncio.get_running_loop()
-        loop.call_later(self._limits.stop_seconds, self._abandon, live)
+        """End a run of this process from outside."""
+        if live.run.id in self._waiting:
+            self._waiting.stop(live, why)
+        else:
+            self._executions.stop(live, why)
 
-    def _abandon(self, live: LiveRun) -> None:
-        if not live.is_settling:
-            _logger.warning("run %s did not react to being stopped and is ended without it", live.run.id)
-            live.task = asyncio.create_task(self._settle(live, None, None))
+    def _stop_asked(self, run_id: str) -> bool:
+        """Somebody has asked for the end of a run; false if this process does not have it."""
+        live = self._executions.find(run_id)
+        if live is not None:
+            self.stop(live, Stop.CANCELLED)
+        return live is not None
 
-    def left(self, live: LiveRun) -> None:
+    def _left(self, tail: Tail) -> None:
         """A reader has gone; the last one's leaving may cancel the run, as its request said."""
-        if live.readers or live.on_disconnect != "cancel" or live.ended.done():
+        if not isinstance(tail, LiveRun) or tail.run.id not in self._executions:
+            self._following.left(tail)
+            return
+        if tail.readers or tail.on_disconnect != "cancel" or tail.ended.done():
             return
 
         def cancel_if_alone() -> None:
-            if not live.readers:
-                self.stop(live, Stop.CANCELLED)
+            if not tail.readers:
+                self.stop(tail, Stop.CANCELLED)
 
-        asyncio.get_running_loop().call_later(live.grace, cancel_if_alone)
+        asyncio.get_running_loop().call_later(tail.grace, cancel_if_alone)
 
     async def cancel(self, caller: Caller, run_id: str) -> Run:
-        """Ask a run to end, if it has not; returns it as it is now.
+        """Ask a run to end, if it has not, wherever it is executed; returns it as it is now.
 
-        Raises: RunNotFound.
+        Raises: RunNotFound, StorageUnavailable.
         """
-        live = self.find_live(caller, run_id)
+        live = self._find_live(caller, run_id)
         if live is not None:
             self.stop(live, Stop.CANCELLED)
+        else:
+            await self._request_cancel(caller, run_id)
         return await self.get(caller, run_id)
+
+    async def _request_cancel(self, caller: Caller, run_id: str) -> None:
+        (outcome,) = await self._journal.commit((RequestCancel(run_id, caller.owner, self._worker),))
+        if isinstance(outcome, Missing):
+            raise RunNotFound(f"Run {run_id!r} does not exist.", param="run_id")
+        if not isinstance(outcome, Cancelling):
+            return
+        if outcome.fence is None:
+            self._wakes.look(outcome.worker)
+            return
+        run = await self.get(caller, run_id)
+        ended = await self._settlements.end_inherited(self._runs, run, outcome.fence, Stop.CANCELLED)
+        self._wakes.log_grew(run_id)
+        self._ended(ended)
 
     async def cancel_session(self, session: Session) -> None:
         """Cancel what runs or waits in a session or is just being accepted, and wait until it has ended."""
         if self._accepting:
             await asyncio.wait(list(self._accepting.values()), timeout=self._limits.stop_seconds)
-        found = [live for live in self._live.values() if live.run.session_key == session.key]
-        for live in reversed(found):
+        here = [live for live in self._executions.all() if live.run.session_key == session.key]
+        for live in reversed(here):
             self.stop(live, Stop.CANCELLED)
-        if found:
-            await asyncio.wait([live.ended for live in found], timeout=self._limits.stop_seconds + 2.0)
+        caller, known = Caller(session.owner), {live.run.id for live in here}
+        elsewhere = [run for run in await self._runs.open_in(session.key) if run.id not in known]
+        for run in reversed(elsewhere):
+            await self.cancel(caller, run.id)
+        if here:
+            await asyncio.wait([live.ended for live in here], timeout=self._limits.stop_seconds + 2.0)
+        for run in elsewhere:
+            await self.wait(caller, run.id, self._limits.stop_seconds + 2.0)
+            self._wakes.turn_came(run.id)  # should it wait there yet, it learns that there is nothing to wait for
 
-    async def wait(self, caller: Caller, run_id: str, seconds: float) -> None:
-        """Return when the run has ended, or after so many seconds."""
-        live = self.find_live(caller, run_id)
-        if live is not None:
-            await asyncio.wait([live.ended], timeout=seconds)
+    async def drain(self, patience: float) -> None:
+        """Take no new runs; let those under way end within `patience` seconds, then send everybody away.
+
+        What has not ended by then ends as interrupted; in the background it is left to another process.
+        """
+        self._is_draining = True
+        await self._background.stop()
+        await self._executions.emptied(patience)
+        if not self.closing.done():
+            self.closing.set_result(None)
+        for live in self._executions.all():
+            live.is_leaving = True
+            self.stop(live, Stop.RELEASED if live.run.background else Stop.INTERRUPTED)
+        await self._executions.emptied(self._limits.stop_seconds + 2.0)
+        self._following.cut()
 
     async def close(self, patience: float) -> None:
-        """Take no new runs; let those under way end within `patience` seconds, then interrupt them."""
-        self._is_draining = True
-        pending = [live.ended for live in self._live.values()]
-        if pending and patience > 0:
-            await asyncio.wait(pending, timeout=patience)
-        for live in list(self._live.values()):
-            self.stop(live, Stop.INTERRUPTED)
-        pending = [live.ended for live in self._live.values()]
-        if pending:
-            await asyncio.wait(pending, timeout=self._limits.stop_seconds + 2.0)
+        """Drain, and leave the store to others; idempotent."""
+        await self.drain(patience)
+        await self._webhooks.stop()
+        await self._membership.leave()
+        await self._wakes.close()
 
     async def record_credits(self, run_id: str, records: Sequence[CreditRecord]) -> None:
         """Book what was tracked after the run had been settled."""
@@ -378,15 +420,15 @@ class Runs:
     @property
     def active(self) -> int:
         """How many runs this process has under way or queued."""
-        return len(self._live)
+        return len(self._executions)
 
     @property
     def is_draining(self) -> bool:
         return self._is_draining
 
-    def find_live(self, caller: Caller, run_id: str) -> LiveRun | None:
+    def _find_live(self, caller: Caller, run_id: str) -> LiveRun | None:
         """The run if this process executes it and the caller may see it."""
-        live = self._live.get(run_id)
+        live = self._executions.find(run_id)
         return live if live is not None and live.run.owner == caller.owner else None
 
     async def get(self, caller: Caller, run_id: str) -> Run:
@@ -417,38 +459,64 @@ class Runs:
             caller, limit=limit, after=after, session_key=session_key, agent_name=agent_name, status=status
         )
 
+    async def _tail(self, caller: Caller, run_id: str) -> Tail:
+        """The run as its readers here see it, wherever it is or was executed.
+
+        Raises: RunNotFound.
+        """
+        return self._find_live(caller, run_id) or self._following.follow(await self.get(caller, run_id))
+
+    async def wait(self, caller: Caller, run_id: str, seconds: float) -> None:
+        """Return when the run has ended, or after so many seconds. Raises: RunNotFound."""
+        live = self._find_live(caller, run_id)
+        if live is None and (await self.get(caller, run_id)).status.is_terminal:
+            return
+        if live is not None:  # whoever only asks for the end does not keep it alive
+            await asyncio.wait([live.ended], timeout=seconds)
+            return
+        tail = await self._tail(caller, run_id)
+        tail.readers += 1
+        try:
+            await asyncio.wait([tail.ended], timeout=seconds)
+        finally:
+            tail.readers -= 1
+            self._following.left(tail)
+
     async def follow(self, caller: Caller, run_id: str, after: int = 0) -> RunReading:
         """Read the run's log beyond `after`: what is stored, then live, to its end.
 
         Raises: RunNotFound.
         """
-        live = self.find_live(caller, run_id)
-        if live is None:
-            await self.get(caller, run_id)
-        return RunReading(self._runs, run_id, live, after, self.left)
+        tail: Tail | None = self._find_live(caller, run_id)
+        if tail is None:
+            run = await self.get(caller, run_id)
+            tail = None if run.status.is_terminal else self._following.follow(run)
+        return RunReading(self._runs, run_id, tail, after, self._left)
 
-    def watch(self, live: LiveRun, after: int = 0) -> RunReading:
+    def watch(self, tail: Tail, after: int = 0) -> RunReading:
         """As `follow`, for a run at hand."""
-        return RunReading(self._runs, live.run.id, live, after, self.left)
+        return RunReading(self._runs, tail.run.id, tail, after, self._left)
 
-    async def result(self, live: LiveRun, is_gone: Callable[[], bool]) -> Ending:
+    async def result(self, tail: Tail, is_gone: Callable[[], bool]) -> Ending:
         """Wait for the end of a run, as one of its readers.
 
-        Raises: StorageUnavailable if its log cannot be written; ReaderGone once `is_gone()` after a wake-up.
-        The run itself goes on, or not, as its request said.
+        Raises: StorageUnavailable if its log cannot be written; ReaderGone once `is_gone()` after a wake-up;
+        ShuttingDown if this process leaves first. The run itself goes on, or not, as its request said.
         """
-        live.readers += 1
+        tail.readers += 1
         try:
-            while not live.ended.done():
+            while not tail.ended.done():
                 if is_gone():
                     raise ReaderGone
-                if live.trouble is not None:
-                    raise live.trouble
-                await live.changed()
-            return live.ended.result()
+                if tail.is_cut:
+                    raise ShuttingDown("The server is shutting down; the run goes on. Read it with GET /runs/{id}.")
+                if tail.trouble is not None:
+                    raise tail.trouble
+                await tail.changed()
+            return tail.ended.result()
         finally:
-            live.readers -= 1
-            self.left(live)
+            tail.readers -= 1
+            self._left(tail)
 
 
 def _done(future: asyncio.Future[Any]) -> asyncio.Future[None]:
@@ -456,27 +524,3 @@ def _done(future: asyncio.Future[Any]) -> asyncio.Future[None]:
     waiter: asyncio.Future[None] = future.get_loop().create_future()
     future.add_done_callback(lambda _: None if waiter.done() else waiter.set_result(None))
     return waiter
-
-
-async def _pump(live: LiveRun, events: AsyncIterator[object]) -> None:
-    emit, since = live.emit, 0
-    async with contextlib.aclosing(events):  # type: ignore[type-var]
-        async for event in events:
-            if live.stop is not None:
-                return
-            emit(event)  # type: ignore[arg-type]
-            since += 1
-            if since >= 128:
-                since = 0
-                await asyncio.sleep(0)
-                if live.is_backlogged:
-                    await live.drained()
-
-
-def _name(context: RunContext, run: Run, agent: ServedAgent, start: StartRun) -> None:
-    """Tell the context which run it belongs to."""
-    context.run_id, context.session_id, context.user_id = run.id, run.session_id, run.user_id
-    context.agent_name, context.agent_data = run.agent_name, agent.data
-    context.metadata = start.metadata
-    context.workflow = start.parameters.workflow
-    context.variables = start.parameters.variables or {}

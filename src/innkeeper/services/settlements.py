@@ -6,14 +6,13 @@ A live run is settled from memory; a run whose process died is settled from its 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from decimal import Decimal
 
 from innkeeper.core.agents import AgentDescription
-from innkeeper.core.changes import Ended, EndRun, Fence, Outcome, Segment
+from innkeeper.core.changes import Done, EndRun, Fence, Outcome, ReleaseRun, Segment, Stale
 from innkeeper.core.errors import InnkeeperError, StorageUnavailable
-from innkeeper.core.events import EndStatus, RunEnded, RunFailed, payload, read
+from innkeeper.core.events import EndStatus, RunEnded, RunFailed, payload
 from innkeeper.core.identity import Caller
 from innkeeper.core.runs import Run, RunError
 from innkeeper.core.times import Instant
@@ -21,15 +20,15 @@ from innkeeper.core.usage import CreditRecord
 from innkeeper.ports.journal import Journal
 from innkeeper.ports.readers import RunReader
 from innkeeper.services.assembling import Assembler
-from innkeeper.services.live import Ending, LiveRun, Stop
-
-_logger = logging.getLogger(__name__)
+from innkeeper.services.following import TIMED_OUT, replayed
+from innkeeper.services.live import LiveRun
+from innkeeper.services.tails import Ending, Stop
 
 _FIRST_RETRY, _LAST_RETRY = 0.1, 5.0
 
 _STOPPED: dict[Stop, tuple[EndStatus, RunError | None]] = {
     Stop.CANCELLED: ("cancelled", None),
-    Stop.TIMED_OUT: ("failed", RunError("AGENT_FAILED", "The agent did not end within its time limit.")),
+    Stop.TIMED_OUT: ("failed", RunError("AGENT_FAILED", TIMED_OUT)),
     Stop.INTERRUPTED: (
         "interrupted",
         RunError("INTERRUPTED", "The server stopped before the agent had ended."),
@@ -37,6 +36,10 @@ _STOPPED: dict[Stop, tuple[EndStatus, RunError | None]] = {
     Stop.NEVER_BEGAN: (
         "failed",
         RunError("RATE_LIMITED", "The session stayed busy for too long; the turn was not started."),
+    ),
+    Stop.EXHAUSTED: (
+        "failed",
+        RunError("AGENT_FAILED", "Every process that executed the run has died; it is not tried again."),
     ),
 }
 
@@ -59,16 +62,25 @@ class Settlements:
 
     async def settle(
         self, live: LiveRun, description: AgentDescription | None, failure: BaseException | None
-    ) -> str | None:
-        """End a live run and tell its readers; returns the id of the run that waits for its session."""
+    ) -> Outcome:
+        """End a live run and tell its readers. `Stale` means that another process owns it, and will end it."""
         live.is_settling = True
         await live.drained()
         ending = self._ending(live, failure)
         change = self._change(live.run, live.assembler, ending, live.last_segment, self._records(live, description))
         outcome = await self._commit(live, change)
-        live.publish(change.segment)
-        live.finish(ending)
-        return outcome.next_run_id if isinstance(outcome, Ended) else None
+        live.context.line = None
+        if not isinstance(outcome, Stale):
+            live.publish(change.segment)
+            live.finish(ending)
+        return outcome
+
+    async def release(self, live: LiveRun) -> Outcome:
+        """Leave a run in the background to another process; what it has told is on disk."""
+        await live.drained()
+        live.is_settling = True
+        live.context.line = None
+        return await self._commit(live, ReleaseRun(live.run.id))
 
     def _ending(self, live: LiveRun, failure: BaseException | None) -> Ending:
         assembler = live.assembler
@@ -129,7 +141,7 @@ class Settlements:
             records=records,
         )
 
-    async def _commit(self, live: LiveRun, change: EndRun) -> Outcome:
+    async def _commit(self, live: LiveRun, change: EndRun | ReleaseRun) -> Outcome:
         """Write the end, however long the store is away: a run is never left without one."""
         pause = _FIRST_RETRY
         while True:
@@ -142,54 +154,41 @@ class Settlements:
             else:
                 return outcome
 
-    async def recover(self, runs: RunReader) -> int:
-        """Settle every run whose process died, with the output that its log holds; returns how many.
-
-        Only for a store whose lock proves that no other process executes runs.
-        """
-        unfinished = await runs.unfinished()
-        for run, fence in unfinished:
-            await self._interrupt(runs, run, fence)
-        if unfinished:
-            _logger.warning("%d runs of a server that had died were ended as interrupted", len(unfinished))
-        return len(unfinished)
+    async def end_inherited(self, runs: RunReader, run: Run, fence: Fence, why: Stop = Stop.INTERRUPTED) -> Outcome:
+        """End a run whose process died, with the output that its log holds, however long the store is away."""
+        pause = _FIRST_RETRY
+        while True:
+            try:
+                return await self._interrupt(runs, run, fence, why)
+            except StorageUnavailable:
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LAST_RETRY)
 
     async def disown(
         self, runs: RunReader, run: Run, fence: Fence, accepting: asyncio.Future[tuple[Outcome, ...]]
-    ) -> str | None:
-        """End a run that may have been accepted, and that nobody will execute; as `settle`, returns who is next."""
+    ) -> Outcome:
+        """End a run that may have been accepted, and that nobody will execute; `Done` where it was not."""
         await asyncio.wait([accepting])
         pause = _FIRST_RETRY
         while True:
             try:
                 stored = await runs.find(Caller(run.owner), run.id)
-                if stored is None or stored.status.is_terminal:
-                    return None
-                outcome = await self._interrupt(runs, stored, fence)
-                return outcome.next_run_id if isinstance(outcome, Ended) else None
+                if stored is None or stored.status.is_terminal or stored.background:
+                    return Done()
+                return await self._interrupt(runs, stored, fence, Stop.INTERRUPTED)
             except StorageUnavailable:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LAST_RETRY)
 
-    async def _interrupt(self, runs: RunReader, run: Run, fence: Fence) -> Outcome:
-        assembler, last_seq = await _replayed(runs, run.id)
-        status, error = _STOPPED[Stop.INTERRUPTED]
-        ending = Ending(status, assembler.output, assembler.usage, None, assembler.steps, (), error, Stop.INTERRUPTED)
+    async def _interrupt(self, runs: RunReader, run: Run, fence: Fence, why: Stop) -> Outcome:
+        log = await replayed(runs, run.id)
+        assembler = log.assembler
+        status, error = _STOPPED[why]
+        ending = Ending(status, assembler.output, assembler.usage, None, assembler.steps, (), error, why)
 
         def cut(*events: RunFailed | RunEnded) -> Segment:
-            return Segment(last_seq + 1, len(events), b"\n".join(payload(event) for event in events))
+            return Segment(log.last_seq + 1, len(events), b"\n".join(payload(event) for event in events))
 
         change = self._change(run, assembler, ending, cut, ())
         (outcome,) = await self._journal.commit((change,), fence)
         return outcome
-
-
-async def _replayed(runs: RunReader, run_id: str) -> tuple[Assembler, int]:
-    """The assembler that has seen a run's whole log, and the last `seq` of it."""
-    assembler, last_seq = Assembler(), 0
-    while segments := await runs.segments(run_id, last_seq):
-        for segment in segments:
-            for data in segment.payloads():
-                assembler.feed(read(data))
-            last_seq = segment.last_seq
-    return assembler, last_seq

@@ -6,17 +6,20 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Protocol
 
-from sqlalchemy import BigInteger, Select, bindparam, func, literal_column, or_, select
+from sqlalchemy import BigInteger, Select, bindparam, exists, func, literal_column, or_, select
 
 from innkeeper.core.changes import Fence, Lineage, Segment
 from innkeeper.core.identity import Caller
+from innkeeper.core.injections import Injection
 from innkeeper.core.messages import Message
 from innkeeper.core.runs import Run, RunStatus
 from innkeeper.core.sessions import Session, StoredMessage
 from innkeeper.storage import schema
 from innkeeper.storage.records import (
+    INJECTION_COLUMNS,
     RUN_COLUMNS,
     SESSION_COLUMNS,
+    injection_of,
     message_of,
     run_of,
     segment_at,
@@ -121,10 +124,55 @@ _SEGMENTS = Statement(
 _ENDS = Statement(
     select(_runs.c.opening, _runs.c.closing, _runs.c.closing_seq).where(_runs.c.id == bindparam("by_run")), returns=True
 )
-_UNFINISHED = Statement(select(*RUN_COLUMNS).where(_runs.c.ended_at.is_(None)).order_by(_runs.c.id), returns=True)
+_is_open = _runs.c.ended_at.is_(None)
+_earlier = _runs.alias("earlier")
+_is_held = (_runs.c.worker == bindparam("by_worker")) & _is_open
+_OWNED = Statement(select(*RUN_COLUMNS).where(_is_held).order_by(_runs.c.id), returns=True)
+_OPEN_IN = Statement(
+    select(*RUN_COLUMNS).where(_runs.c.session_key == bindparam("by_key"), _is_open).order_by(_runs.c.turn),
+    returns=True,
+)
 _ID_AT, _WORKER_AT, _EPOCH_AT = (
     [column.name for column in RUN_COLUMNS].index(name) for name in ("id", "worker", "epoch")
 )
+_CANCELLED = Statement(
+    select(_runs.c.id).where(_is_held, _runs.c.cancel_requested == literal_column("1")), returns=True
+)
+_READY = Statement(
+    select(_runs.c.id).where(
+        _is_held,
+        _runs.c.status == literal_column("'queued'"),
+        ~exists().where(
+            _earlier.c.session_key == _runs.c.session_key,
+            _earlier.c.ended_at.is_(None),
+            _earlier.c.turn < _runs.c.turn,
+        ),
+    ),
+    returns=True,
+)
+_HAS_QUEUED = Statement(
+    select(literal_column("1"))
+    .select_from(_runs)
+    .where(
+        _runs.c.status == literal_column("'queued'"),
+        _runs.c.background == literal_column("1"),
+        _runs.c.worker == literal_column("''"),
+    )
+    .limit(literal_column("1")),
+    returns=True,
+)
+_injections = schema.injections
+_FIND_INJECTION = Statement(
+    select(*INJECTION_COLUMNS).where(_owned(_injections), _injections.c.id == bindparam("by_id")), returns=True
+)
+_HAS_ACCEPTED = Statement(
+    select(literal_column("1"))
+    .select_from(_injections)
+    .where(_injections.c.run_id == bindparam("by_run"), _injections.c.status == literal_column("'accepted'"))
+    .limit(literal_column("1")),
+    returns=True,
+)
+_PROCESSES = Statement(select(schema.workers.c.id, schema.workers.c.process), returns=True)
 
 
 class StoredSessions:
@@ -266,6 +314,45 @@ class StoredRuns:
             found.append(segment_at(closing_seq, closing))
         return [segment for segment in found if segment.last_seq > after]
 
-    async def unfinished(self) -> Sequence[tuple[Run, Fence]]:
-        rows = await self._fetch(_UNFINISHED, {})
+    async def owned(self, worker: str) -> Sequence[tuple[Run, Fence]]:
+        rows = await self._fetch(_OWNED, {"by_worker": worker})
         return [(run_of(row), Fence(row[_ID_AT], row[_WORKER_AT], row[_EPOCH_AT])) for row in rows]
+
+    async def open_in(self, session_key: str) -> Sequence[Run]:
+        return [run_of(row) for row in await self._fetch(_OPEN_IN, {"by_key": session_key}, is_quick=True)]
+
+    async def cancelled(self, worker: str) -> Sequence[str]:
+        return await self._ids(_CANCELLED, worker)
+
+    async def ready(self, worker: str) -> Sequence[str]:
+        return await self._ids(_READY, worker)
+
+    async def _ids(self, statement: Statement, worker: str) -> Sequence[str]:
+        return [row[0] for row in await self._fetch(statement, {"by_worker": worker}, is_quick=True)]
+
+    async def has_queued(self) -> bool:
+        return bool(await self._fetch(_HAS_QUEUED, {}, is_quick=True))
+
+
+class StoredInjections:
+    """Implements `ports.readers.InjectionReader`."""
+
+    def __init__(self, fetch: Fetch) -> None:
+        self._fetch = fetch
+
+    async def find(self, caller: Caller, injection_id: str) -> Injection | None:
+        rows = await self._fetch(_FIND_INJECTION, {**_visible(caller), "by_id": injection_id}, is_quick=True)
+        return injection_of(rows[0]) if rows else None
+
+    async def has_accepted(self, run_id: str) -> bool:
+        return bool(await self._fetch(_HAS_ACCEPTED, {"by_run": run_id}, is_quick=True))
+
+
+class StoredWorkers:
+    """Implements `ports.readers.WorkerReader`."""
+
+    def __init__(self, fetch: Fetch) -> None:
+        self._fetch = fetch
+
+    async def processes(self) -> Sequence[tuple[str, str]]:
+        return [(id, process) for id, process in await self._fetch(_PROCESSES, {}, is_quick=True)]

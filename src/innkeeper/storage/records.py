@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
 
 from innkeeper.core.changes import Segment
 from innkeeper.core.identity import Owner
+from innkeeper.core.injections import Injection, InjectionStatus
 from innkeeper.core.messages import Message, from_dict
-from innkeeper.core.runs import Run, RunError, RunStatus
+from innkeeper.core.runs import Parameters, Plan, Run, RunError, RunStatus
 from innkeeper.core.sessions import Session, StoredMessage
 from innkeeper.core.times import Instant
 from innkeeper.core.usage import Usage
@@ -55,8 +57,17 @@ def digest(data: bytes) -> bytes:
 
 
 SESSION_COLUMNS = tuple(schema.sessions.c)
-_LOG = ("started_sequence", "ended_sequence", "opening", "closing", "closing_seq")
-RUN_COLUMNS = tuple(column for column in schema.runs.c if column.name not in _LOG)
+_APART = (
+    "started_sequence",
+    "ended_sequence",
+    "opening",
+    "closing",
+    "closing_seq",
+    "plan",
+    "webhook",
+    "injections",
+)
+RUN_COLUMNS = tuple(column for column in schema.runs.c if column.name not in _APART)
 _SESSION_NAMES = tuple(column.name for column in SESSION_COLUMNS)
 _RUN_NAMES = tuple(column.name for column in RUN_COLUMNS)
 
@@ -105,9 +116,48 @@ def run_of(row: Row) -> Run:
         background=bool(cell["background"]),
         attempt=cell["attempt"],
         last_seq=cell["last_seq"],
+        is_cancelling=bool(cell["cancel_requested"]),
         metadata=loads(cell["metadata"]),
         started_at=cell["started_at"],
         ended_at=cell["ended_at"],
+    )
+
+
+def plan_text(plan: Plan) -> str:
+    """A plan as JSON, without what it leaves open."""
+    parameters = {name: value for name, value in asdict(plan.parameters).items() if value is not None}
+    return dumps({"parameters": parameters, "history": plan.history})
+
+
+def plan_of(text: str) -> Plan:
+    raw = loads(text)
+    given: dict[str, Any] = {
+        name: tuple(value) if name in _TUPLES else value for name, value in raw["parameters"].items()
+    }
+    return Plan(Parameters(**given), raw["history"])
+
+
+_TUPLES = ("stop", "tools", "allowed_tools")
+
+
+INJECTION_COLUMNS = tuple(column for column in schema.injections.c if column.name != "number")
+_INJECTION_NAMES = tuple(column.name for column in INJECTION_COLUMNS)
+
+
+def injection_of(row: Row) -> Injection:
+    """The injection in a row of `INJECTION_COLUMNS`."""
+    cell = dict(zip(_INJECTION_NAMES, row, strict=True))
+    return Injection(
+        id=cell["id"],
+        owner=Owner(cell["organization"], cell["owner"]),
+        content=loads(cell["content"]),
+        status=InjectionStatus(cell["status"]),
+        created_at=Instant(cell["created_at"]),
+        first_run_id=cell["first_run_id"],
+        run_id=cell["run_id"],
+        seq=cell["seq"],
+        session_key=cell["session_key"],
+        agent_name=cell["agent_name"],
     )
 
 

@@ -119,12 +119,18 @@ runs = Table(
     Column("opening", LargeBinary),
     Column("closing", LargeBinary),
     Column("closing_seq", BigInteger),
+    Column("plan", Text),
+    Column("webhook", Text),
+    Column("injections", BigInteger, nullable=False, server_default="0"),
+    Column("cancel_requested", SmallInteger, nullable=False, server_default="0"),
     Index("runs_by_age", "organization", "owner", "id"),
     Index("runs_by_session", "session_key", "id"),
     Index("runs_unfinished", "session_key", "status", sqlite_where=text("ended_at IS NULL"),
           postgresql_where=text("ended_at IS NULL")),
     Index("runs_one_at_a_time", "session_key", unique=True, sqlite_where=text("status = 'running'"),
           postgresql_where=text("status = 'running'")),
+    Index("runs_in_queue", "id", sqlite_where=text("status = 'queued' AND background = 1"),
+          postgresql_where=text("status = 'queued' AND background = 1")),
 )  # fmt: skip
 
 # A run's log is its `opening` (the first event), its segments, and its `closing`: the last segment, which begins
@@ -170,3 +176,63 @@ credit_records = Table(
     Column("created_at", BigInteger, nullable=False),
     Index("credit_records_by_run", "run_id"),
 )
+
+# `number` is the order of arrival. `run_id` is the run that has the message or is to have it: none while it waits
+# for the next one, of its session or, where `session_key` is null, of its owner with that agent.
+injections = Table(
+    "injections",
+    metadata,
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("organization", String, nullable=False),
+    Column("owner", String, nullable=False),
+    Column("session_key", String),
+    Column("agent_name", String),
+    Column("first_run_id", String),
+    Column("run_id", String),
+    Column("content", Text, nullable=False),
+    Column("status", String, nullable=False),
+    Column("seq", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    Index("injections_of_runs", "run_id"),
+    Index("injections_deferred", "organization", "owner", sqlite_where=text("status = 'deferred'"),
+          postgresql_where=text("status = 'deferred'")),
+    Index("injections_of_sessions", "session_key"),
+)  # fmt: skip
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("organization", String, primary_key=True),
+    Column("owner", String, primary_key=True),
+    Column("key", String, primary_key=True),
+    Column("fingerprint", String, nullable=False),
+    Column("subject", String, nullable=False),
+    Column("answer", LargeBinary),
+    Column("created_at", BigInteger, nullable=False),
+    Index("idempotency_keys_by_age", "created_at"),
+    sqlite_with_rowid=False,
+)
+
+# Processes that serve this store; on SQLite there is one, which the store's lock names, and no rows.
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("process", String, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("run_id", String, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("status", String, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Index("deliveries_due", "due_at", sqlite_where=text("status = 'pending'"),
+          postgresql_where=text("status = 'pending'")),
+)  # fmt: skip

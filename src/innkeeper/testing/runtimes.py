@@ -27,16 +27,19 @@ from innkeeper.core.context import RunContext
 from innkeeper.core.events import (
     AgentEvent,
     FinishNoted,
+    MessageInjected,
     StepChanged,
     TextDelta,
     ToolCalled,
     ToolReturned,
     UsageReported,
 )
-from innkeeper.core.messages import Message
-from innkeeper.core.runs import Turn
+from innkeeper.core.messages import Message, ToolUse
+from innkeeper.core.runs import Resumption, Turn
 from innkeeper.core.usage import Usage
 from innkeeper.ports.agents import Runtime
+from innkeeper.services.assembling import UNKNOWN
+from innkeeper.testing.lines import RecordedRun
 
 T = TypeVar("T")
 
@@ -82,8 +85,14 @@ class RuntimeContract:
         raise SkipTest("no slow_runtime()")
 
     def tool_runtime(self) -> Runtime:
-        """Its agent uses at least one tool of its own, whatever is said to it."""
+        """Its agent uses at least one tool of its own, whatever is said to it, and none that is idempotent."""
         raise SkipTest("no tool_runtime()")
+
+    def steered_runtime(self) -> Runtime:
+        """Its agent uses a tool of its own, whatever is said to it, and then answers with the text of the last user
+        message. It asks for injected messages before it begins and after its tool has returned.
+        """
+        raise SkipTest("no steered_runtime()")
 
     def client_tool_runtime(self) -> Runtime:
         """Its agent calls a tool of the client's, whatever is said to it."""
@@ -217,6 +226,64 @@ class RuntimeContract:
         assert first is not None, "client_tool_runtime() must call a tool of the client's"
         for event in events[first:]:
             assert isinstance(event, ToolCalled | UsageReported | FinishNoted | StepChanged), f"then came {event!r}"
+
+    def test_injected_messages_are_delivered_once_in_order_when_tools_have_returned(self) -> None:
+        run = RecordedRun(new_context())
+        injections = iter([("first", "second")])
+
+        def seen(event: AgentEvent) -> None:
+            if isinstance(event, ToolCalled):
+                run.inject(*next(injections, ()))
+
+        log = _run(run.play(self.steered_runtime(), "hello", seen=seen))
+        told = [event.content for event in log if isinstance(event, MessageInjected)]
+        assert told == ["first", "second"], f"delivered {told!r}"
+        before = log[: log.index(MessageInjected("first", "inj_1"))]
+        called = {event.tool_call_id for event in before if isinstance(event, ToolCalled)}
+        returned = {event.tool_call_id for event in before if isinstance(event, ToolReturned)}
+        assert called == returned, "a message may not stand between a call and its result"
+        assert text_of(log) == "second"
+
+    def test_a_message_that_waits_is_delivered_before_anything_is_said(self) -> None:
+        run = RecordedRun(new_context())
+        runtime = self.steered_runtime()
+        run.inject("instead")
+        log = _run(run.play(runtime, "hello"))
+        said = [event for event in log if isinstance(event, TextDelta | ToolCalled | MessageInjected)]
+        assert said[0] == MessageInjected("instead", "inj_1"), f"first came {said[0]!r}"
+        assert text_of(log) == "instead"
+
+    def test_a_resumed_run_makes_no_call_again_that_has_returned(self) -> None:
+        first, resumed = _run(self._cut_off(is_open=False))
+        begun = {event.tool_call_id for event in first if isinstance(event, ToolCalled)}
+        again = [event for event in resumed if isinstance(event, ToolCalled | ToolReturned)]
+        assert not [event for event in again if event.tool_call_id in begun], f"again came {again!r}"
+        assert text_of(resumed) == text_of(first)
+        assert all(event.step_number > 1 for event in resumed if isinstance(event, StepChanged))
+
+    def test_a_call_that_was_cut_off_is_told_as_unknown(self) -> None:
+        first, resumed = _run(self._cut_off(is_open=True))
+        begun = [event.tool_call_id for event in first if isinstance(event, ToolCalled)]
+        told = {event.tool_call_id: event for event in resumed if isinstance(event, ToolReturned)}
+        for call_id in begun:
+            assert call_id in told and told[call_id].error == UNKNOWN, f"{call_id!r} was told as {told.get(call_id)!r}"
+        assert not [event for event in resumed if isinstance(event, ToolCalled) and event.tool_call_id in begun]
+        assert text_of(resumed) == text_of(first)
+
+    async def _cut_off(self, *, is_open: bool) -> tuple[list[AgentEvent], list[AgentEvent]]:
+        """A whole run, and what another attempt tells where that ended when its first calls were made, or done."""
+        runtime = self.tool_runtime()
+        if not runtime.describe().resumes:
+            raise SkipTest("it does not resume")
+        first = await play(runtime, "hello")
+        end = next(place for place, event in enumerate(first) if isinstance(event, ToolReturned))
+        calls = [event for event in first[:end] if isinstance(event, ToolCalled)]
+        uses = tuple(ToolUse(call.tool_call_id, call.tool_name, call.arguments) for call in calls)
+        messages = [Message("user", "hello"), Message("assistant", None, uses)]
+        if not is_open:
+            messages += [Message("tool", "done", tool_call_id=use.id) for use in uses]
+        resumption = Resumption(2, 1, uses if is_open else ())
+        return first, await play(runtime, *messages, resumption=resumption)
 
 
 def _run(coroutine: Coroutine[Any, Any, T]) -> T:

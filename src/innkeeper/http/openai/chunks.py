@@ -25,7 +25,7 @@ from innkeeper.core.runs import Run, RunError
 from innkeeper.core.times import unix_seconds
 from innkeeper.core.usage import Usage
 from innkeeper.http.problems import run_error_facts
-from innkeeper.services.live import Ending
+from innkeeper.services.tails import Ending
 
 _dumps = msgspec.json.encode
 _TEXT_HEAD = b'{"type":"text","content":'

@@ -10,6 +10,7 @@ from innkeeper.core.errors import (
     AgentFailed,
     AgentNotFound,
     Forbidden,
+    IdempotencyMismatch,
     Invalid,
     NoAgents,
     NoDefaultAgent,
@@ -33,8 +34,8 @@ from innkeeper.http.turns import Answer, Stream, Turn, open_turn, wait_for_end
 router = surface(prefix="/v1", tags=["OpenAI"])
 
 PROBLEMS = problems(
-    Invalid, Unauthorized, Forbidden, AgentNotFound, RunConflict, PayloadTooLarge, UnsupportedMediaType,
-    TooBusy, AgentFailed, NoAgents, NoDefaultAgent, ShuttingDown, StorageUnavailable,
+    Invalid, IdempotencyMismatch, Unauthorized, Forbidden, AgentNotFound, RunConflict, PayloadTooLarge,
+    UnsupportedMediaType, TooBusy, AgentFailed, NoAgents, NoDefaultAgent, ShuttingDown, StorageUnavailable,
 )  # fmt: skip
 
 
@@ -68,13 +69,13 @@ async def answer_completion(body: ChatCompletionRequest, request: Request, agent
     ending = await wait_for_end(turn, request.receive)
     if ending.status != "completed":
         return failed(turn, ending, request_id_of(request.scope))
-    return Answer(turn, completion(turn.run.run, ending), headers=run_headers(turn))
+    return Answer(turn, completion(turn.tail.run, ending), headers=run_headers(turn))
 
 
 def _stream(turn: Turn, *, include_usage: bool) -> Stream:
     return Stream(
-        turn.services.runs.watch(turn.run),
-        ChunkEncoder(turn.run.run, include_usage=include_usage),
+        turn.watch(),
+        ChunkEncoder(turn.tail.run, include_usage=include_usage),
         on_trouble=lambda error: error_frame(facts(problem_of(type(error)), str(error))) + DONE,
         turn=turn,
         headers=run_headers(turn),

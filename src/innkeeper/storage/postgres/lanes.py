@@ -16,13 +16,18 @@ from innkeeper.core.changes import (
     Accepted,
     AcceptRun,
     AppendEvents,
+    AppendMessages,
     BeginRun,
     Change,
     CreateSession,
+    DeleteSession,
+    DeliverInjections,
     EndRun,
     Fence,
     Outcome,
     RecordCredits,
+    ReleaseRun,
+    UpdateSession,
 )
 from innkeeper.core.identity import Owner
 
@@ -51,10 +56,10 @@ class Lanes:
                 lanes.add(_name(session.owner, session.id))
                 before |= self._by_key_only
                 self._by_name.add(passed)
-            elif not isinstance(change, AppendEvents | RecordCredits):
-                lanes.add(change.session_key)
-                if change.session_key in self._names:
-                    lanes.add(self._names[change.session_key])
+            elif (session_key := _session_of(change)) is not None:
+                lanes.add(session_key)
+                if session_key in self._names:
+                    lanes.add(self._names[session_key])
                 else:
                     before |= self._by_name
                     self._by_key_only.add(passed)
@@ -81,13 +86,22 @@ class Lanes:
             self._names.popitem(last=False)
 
 
+def _session_of(change: Change) -> str | None:
+    """The key of the session that a change is about. What a run or a queue is about waits for locks alone."""
+    match change:
+        case BeginRun() | EndRun() | UpdateSession() | DeleteSession() | AppendMessages():
+            return change.session_key
+        case _:
+            return None
+
+
 def _runs(change: Change, fence: Fence | None) -> tuple[str, ...]:
     match change:
         case AcceptRun(run=run):
             return (run.id,)
         case BeginRun(run_id=run_id) | EndRun(run_id=run_id) | RecordCredits(run_id=run_id):
             return (run_id,)
-        case AppendEvents() if fence is not None:
+        case AppendEvents() | DeliverInjections() | ReleaseRun() if fence is not None:
             return (fence.run_id,)
         case _:
             return ()

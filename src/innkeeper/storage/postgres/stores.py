@@ -1,4 +1,4 @@
-"""The PostgreSQL store as a whole: lock, schema, connections, journal and readers.
+"""The PostgreSQL store as a whole: schema, connections, journal and readers.
 
 Unlike SQLite's, its schema is never changed at start: `innkeeper migrate` does that when its operator says so.
 """
@@ -16,8 +16,7 @@ from innkeeper.core.errors import SetupError
 from innkeeper.storage.migrations import HEAD, upgrade
 from innkeeper.storage.postgres.connections import PATIENCE, Address, Connection, arguments, drop, patiently
 from innkeeper.storage.postgres.journals import PostgresJournal
-from innkeeper.storage.postgres.locks import ServerLock
-from innkeeper.storage.readers import StoredRuns, StoredSessions
+from innkeeper.storage.readers import StoredInjections, StoredRuns, StoredSessions, StoredWorkers
 from innkeeper.storage.statements import Rows, Statement
 
 _logger = logging.getLogger(__name__)
@@ -52,11 +51,12 @@ class PostgresFetch:
 
 
 class PostgresStore:
-    """Opened before serving, closed after; `journal`, `sessions` and `runs` are its ports."""
+    """Opened before serving, closed after; `journal` and the readers are its ports. Any number may serve it."""
+
+    is_shared = True
 
     def __init__(self, url: str, *, connections: int = 10) -> None:
         self._address = Address(url)
-        self._lock = ServerLock(self._address)
         self._size = connections
 
     @property
@@ -65,28 +65,27 @@ class PostgresStore:
         return str(self._address)
 
     async def open(self) -> None:
-        """Take the lock and open the connections, on the running loop.
+        """Look whether the tables are as they should be, and open the connections, on the running loop.
 
-        Raises: SetupError (StoreInUse among them).
+        Raises: SetupError.
         """
         connection = await self._address.connect()
         try:
             async with asyncio.timeout(PATIENCE):
                 await self._check(connection)
-                await self._lock.acquire(connection)
             self._pool = await asyncpg.create_pool(
                 **self._address.options, min_size=1, max_size=self._size, reset=_keep_as_it_is
             )
-        except BaseException as error:
-            await self._lock.release()
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise SetupError(f"{self.label} stopped answering: {error}.") from error
+        finally:
             connection.terminate()
-            if isinstance(error, OSError | asyncpg.PostgresError | asyncpg.InterfaceError):
-                raise SetupError(f"{self.label} stopped answering: {error}.") from error
-            raise
         self.journal = PostgresJournal(self._pool)
         fetch = PostgresFetch(self._pool)
         self.sessions = StoredSessions(fetch)
         self.runs = StoredRuns(fetch)
+        self.injections = StoredInjections(fetch)
+        self.workers = StoredWorkers(fetch)
 
     async def _check(self, connection: Connection) -> None:
         version = connection.get_server_version()
@@ -121,8 +120,7 @@ class PostgresStore:
         return revision, HEAD
 
     def abandon(self) -> None:
-        """Let go of the server lock at once; for a store whose event loop is gone, so that nobody can use it."""
-        self._lock.abandon()
+        """Nothing is held that would outlive the process; for a store whose event loop is gone."""
 
     async def close(self) -> None:
         await self.journal.close()
@@ -130,7 +128,6 @@ class PostgresStore:
             await asyncio.wait_for(self._pool.close(), PATIENCE)
         except TimeoutError:
             self._pool.terminate()
-        await self._lock.release()
 
 
 async def _revision(connection: Connection) -> str | None:

@@ -11,34 +11,63 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from innkeeper.core import changes
-from innkeeper.storage.programs import conversations, runs, sessions
+from innkeeper.storage.programs import (
+    claims,
+    conversations,
+    deliveries,
+    injections,
+    logs,
+    queues,
+    runs,
+    sessions,
+    workers,
+)
 from innkeeper.storage.statements import Program
 
 PROGRAMS: dict[type[changes.Change], Callable[[Any, changes.Fence | None], Program]] = {
     changes.AcceptRun: runs.accept,
-    changes.BeginRun: runs.begin,
-    changes.AppendEvents: runs.append_events,
+    changes.BeginRun: queues.begin,
+    changes.TakeQueued: queues.take,
+    changes.ReleaseRun: workers.release,
+    changes.RequestCancel: workers.cancel,
+    changes.TakeDead: workers.take_dead,
+    changes.KeepWorker: workers.keep,
+    changes.RetireWorkers: workers.retire,
+    changes.AcceptInjection: injections.accept,
+    changes.DeliverInjections: injections.deliver,
+    changes.KeepClaim: claims.keep,
+    changes.ForgetClaims: claims.forget,
+    changes.AppendEvents: logs.append,
     changes.EndRun: runs.end,
     changes.RecordCredits: runs.record_credits,
     changes.CreateSession: sessions.create,
     changes.UpdateSession: sessions.modify,
     changes.DeleteSession: sessions.remove,
     changes.AppendMessages: conversations.append,
+    changes.TakeDeliveries: deliveries.take,
+    changes.SettleDelivery: deliveries.settle,
 }
+
+_CHECK_BY_THEMSELVES = changes.AppendEvents | changes.EndRun | changes.DeliverInjections | changes.ReleaseRun
 
 
 def call(batch: Sequence[changes.Change], fence: changes.Fence | None) -> Program:
-    """The program of one call of the journal; it ends with a tuple of outcomes."""
+    """The program of one call of the journal; it ends with a tuple of outcomes.
+
+    What a claim finds to have been made before is not made again: then every outcome says so.
+    """
     if fence is not None and not _checks_by_itself(batch):
-        rows = yield runs.holds(fence)
+        rows = yield logs.holds(fence)
         if not rows:
             return (changes.Stale(),) * len(batch)
     outcomes = []
     for change in batch:
         outcome = yield from PROGRAMS[type(change)](change, fence)
+        if isinstance(outcome, changes.Repeated):
+            return (outcome,) * len(batch)
         outcomes.append(outcome)
     return tuple(outcomes)
 
 
 def _checks_by_itself(batch: Sequence[changes.Change]) -> bool:
-    return len(batch) == 1 and isinstance(batch[0], changes.AppendEvents | changes.EndRun)
+    return len(batch) == 1 and isinstance(batch[0], _CHECK_BY_THEMSELVES)

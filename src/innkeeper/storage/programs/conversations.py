@@ -47,12 +47,19 @@ def place(
     now: Instant,
     run_id: str | None,
     visible: Message | None = None,
+    *,
+    is_unseen: bool = False,
 ) -> Program:
-    """Add messages at the head. The last one's chain link tells of `visible`, where one is given."""
+    """Add messages at the head. The last one's chain link tells of `visible`, where one is given.
+
+    Those that are `is_unseen`, because another client sent them, take no part in the chain.
+    """
     stored = []
     for index, message in enumerate(messages):
         is_last = index == len(messages) - 1
-        if visible is not None:
+        if is_unseen:
+            link = cell["head_chain"]
+        elif visible is not None:
             link = chain(cell["head_chain"], visible) if is_last else cell["head_chain"]
         else:
             link = chain(cell["head_chain"], message)
@@ -79,8 +86,15 @@ def _message_cells(cell: Cells, message: Message, now: Instant, run_id: str | No
     }
 
 
-def continue_with(cell: Cells, transcript: Transcript, mode: HistoryMode, now: Instant, run_id: str) -> Program:
-    """Join a client's transcript to the stored conversation and store what is new of it."""
+def continue_with(
+    cell: Cells,
+    transcript: Transcript,
+    mode: HistoryMode,
+    now: Instant,
+    run_id: str,
+    injected: Sequence[Message] = (),
+) -> Program:
+    """Join a client's transcript to the stored conversation and store what is new of it, after what was injected."""
     known: dict[str, Head] = {}
     if transcript.before and mode == "auto" and transcript.links[-1] != cell["head_chain"]:
         rows = yield Query(_LINKS, {"by_key": cell["key"]})
@@ -93,6 +107,8 @@ def continue_with(cell: Cells, transcript: Transcript, mode: HistoryMode, now: I
     if told and told != cell["instructions"]:
         yield from place(cell, transcript.instructions, now, run_id)
         cell["instructions"] = told
+    if injected:
+        yield from place(cell, injected, now, run_id, is_unseen=True)
     yield from place(cell, joined.added, now, run_id)
 
 

@@ -11,15 +11,23 @@ from sqlalchemy import bindparam, select
 
 from innkeeper.core.changes import (
     Accepted,
+    AcceptInjection,
     AcceptRun,
     Appended,
     AppendMessages,
     BeginRun,
     Begun,
+    Cancelling,
     Change,
     CreateSession,
+    Fence,
+    Injected,
     Outcome,
     RecordCredits,
+    RequestCancel,
+    Steered,
+    Taken,
+    TakeQueued,
 )
 from innkeeper.storage import schema
 from innkeeper.storage.statements import Query, Statement
@@ -31,10 +39,10 @@ _BEGUN = Statement(
         _runs.c.id == bindparam("by_id"),
         _runs.c.epoch == bindparam("by_epoch"),
         _runs.c.worker == bindparam("by_worker"),
-        _runs.c.started_at == bindparam("by_started_at"),
     ),
     returns=True,
 )
+_INJECTION = Statement(select(schema.injections.c.id).where(schema.injections.c.id == bindparam("by_id")), returns=True)
 _SESSION = Statement(select(_sessions.c.key).where(_sessions.c.key == bindparam("by_key")), returns=True)
 _MESSAGE = Statement(
     select(_messages.c.position).where(
@@ -54,9 +62,16 @@ def proof(changes: Sequence[Change], outcomes: Iterable[Outcome]) -> Query | Non
         match change, outcome:
             case AcceptRun(run=run), Accepted():
                 return Query(_RUN, {"by_id": run.id})
-            case BeginRun(run_id=run_id, worker=worker, now=now), Begun(epoch=epoch):
-                told = {"by_id": run_id, "by_epoch": epoch, "by_worker": worker, "by_started_at": now}
-                return Query(_BEGUN, told)
+            case BeginRun(run_id=run_id, worker=worker), Begun(epoch=epoch):
+                return Query(_BEGUN, {"by_id": run_id, "by_epoch": epoch, "by_worker": worker})
+            case TakeQueued(worker=worker), Taken(run=run, begun=Begun(epoch=epoch)):
+                return Query(_BEGUN, {"by_id": run.id, "by_epoch": epoch, "by_worker": worker})
+            case RequestCancel(worker=worker), Cancelling(fence=Fence(run_id=run_id, epoch=epoch)):
+                return Query(_BEGUN, {"by_id": run_id, "by_epoch": epoch, "by_worker": worker})
+            case AcceptInjection(id=injection_id), Injected():
+                return Query(_INJECTION, {"by_id": injection_id})
+            case AcceptRun(), Steered(injection_id=injection_id):
+                return Query(_INJECTION, {"by_id": injection_id})
             case CreateSession(session=session), _:
                 return Query(_SESSION, {"by_key": session.key})
             case AppendMessages(session_key=key, now=now), Appended(messages=(first, *_)):

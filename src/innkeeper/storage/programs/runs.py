@@ -1,4 +1,4 @@
-"""Runs as programs: accept, begin, append, end. The database is the judge of whose turn it is."""
+"""Runs as programs: accepted, and ended once. The database is the judge of whose turn it is."""
 
 from __future__ import annotations
 
@@ -9,32 +9,29 @@ from sqlalchemy import bindparam, case, func, insert, literal_column, null, sele
 
 from innkeeper.core.changes import (
     Accepted,
+    AcceptInjection,
     AcceptRun,
-    AppendEvents,
-    BeginRun,
-    Begun,
     Done,
     Ended,
     EndRun,
     Fence,
-    Lineage,
     Missing,
     RecordCredits,
     Segment,
     Stale,
+    Steered,
 )
 from innkeeper.core.errors import RunConflict, TooBusy
 from innkeeper.core.runs import Run, RunStatus
-from innkeeper.core.times import Instant
 from innkeeper.core.usage import CreditRecord
 from innkeeper.storage import schema
-from innkeeper.storage.programs import conversations, sessions
-from innkeeper.storage.records import digest, dumps, messages_body, plain
+from innkeeper.storage.programs import claims, conversations, deliveries, injections, sessions
+from innkeeper.storage.programs.logs import is_mine, mine
+from innkeeper.storage.records import dumps, messages_body, plain, plan_text
 from innkeeper.storage.statements import Program, Query, Statement
 
 _table = schema.runs
 _INSERT = Statement(insert(_table))
-_INSERT_SEGMENT = Statement(insert(schema.segments))
 _INSERT_CREDITS = Statement(insert(schema.credit_records))
 _LINE = Statement(
     select(func.min(_table.c.id), func.count())
@@ -45,25 +42,11 @@ _LINE = Statement(
     ),
     returns=True,
 )  # fmt: skip
-_NEXT = Statement(
+NEXT = Statement(
     select(_table.c.id, _table.c.status)
     .where(_table.c.session_key == bindparam("by_key"), _table.c.ended_at.is_(None))
     .order_by(_table.c.turn)
     .limit(literal_column("1")),
-    returns=True,
-)
-_is_mine = (
-    (_table.c.id == bindparam("by_id"))
-    & (_table.c.worker == bindparam("by_worker"))
-    & (_table.c.epoch == bindparam("by_epoch"))
-    & _table.c.ended_at.is_(None)
-)
-_HOLDS = Statement(select(_table.c.last_seq).where(_is_mine).with_for_update(), returns=True)
-_EXTEND = Statement(
-    update(_table)
-    .where(_is_mine, _table.c.last_seq == bindparam("old_last_seq"))
-    .values(last_seq=bindparam("new_last_seq"))
-    .returning(_table.c.id),
     returns=True,
 )
 _HAS_ENDED = Statement(
@@ -77,23 +60,19 @@ _HAS_ENDED = Statement(
     ),
     returns=True,
 )
-_BEGIN = Statement(
-    update(_table)
-    .where(_table.c.id == bindparam("by_id"), _table.c.status == literal_column("'queued'"))
-    .values(
-        status=literal_column("'running'"),
-        worker=bindparam("new_worker"),
-        epoch=_table.c.epoch + literal_column("1"),
-        started_at=bindparam("new_started_at"),
-        started_sequence=bindparam("new_started_sequence"),
-    )
-    .returning(_table.c.epoch),
+_UNDER_WAY = Statement(
+    select(_table.c.id, _table.c.worker, _table.c.agent_name)
+    .where(_table.c.session_key == bindparam("by_key"), _table.c.status == literal_column("'running'"))
+    .with_for_update(),
     returns=True,
+)
+_ASK_TO_END = Statement(
+    update(_table).where(_table.c.id == bindparam("by_id")).values(cancel_requested=literal_column("1"))
 )
 _others = _table.alias("others")
 _END = Statement(
     update(_table)
-    .where(_is_mine)
+    .where(is_mine)
     .values(
         {
             name: bindparam(f"new_{name}")
@@ -120,6 +99,8 @@ _END = Statement(
         _table.c.owner,
         _table.c.user_id,
         _table.c.agent_name,
+        _table.c.webhook,
+        _table.c.injections,
         select(case((_others.c.status == literal_column("'queued'"), _others.c.id)))
         .where(
             _others.c.session_key == bindparam("by_key"),
@@ -148,30 +129,83 @@ _OWNER_OF = Statement(
 
 Cells = dict[str, Any]
 
+NOBODY = ""
+"""The worker of a background run that none has taken."""
+
 
 def accept(change: AcceptRun, fence: Fence | None) -> Program:
     run, cell, is_new = change.run, None, True
-    waiting = 0
+    if change.claim is not None:
+        known = yield from claims.find(run.owner, change.claim, run.created_at)
+        if known is not None:
+            return known
+    waiting, interrupts = 0, None
     if change.names_session and change.recorded:
         rows = yield sessions.find(change.new_session, names_user=change.names_user)
         if rows:
             cell, is_new = sessions.cells(rows[0]), False
             ((first, waiting),) = yield Query(_LINE, {"by_key": cell["key"]})
+            if waiting and change.when_busy == "steer":
+                steered = yield from _steer(change, cell["key"])
+                if steered is not None:
+                    return steered
             _check_line(change, first, waiting)
+            if waiting and change.when_busy == "interrupt":
+                interrupts = yield from _make_way(cell["key"])
     if cell is None:
         cell = sessions.fresh(change.new_session, recorded=change.recorded)
     cell["turns"] += 1
     cell["updated_at"] = run.created_at
     cell["agent_name"] = run.agent_name
-    status = RunStatus.QUEUED if waiting else RunStatus.RUNNING
-    lineage = None
-    if not waiting:
-        yield from conversations.continue_with(cell, change.transcript, change.history, run.created_at, run.id)
+    status = RunStatus.QUEUED if waiting or run.background else RunStatus.RUNNING
+    lineage, first_segment = None, change.first
+    if status is RunStatus.RUNNING:
+        first_segment = yield from _open(change, cell)
         lineage = yield from conversations.lineage_of(cell)
-        cell["sequence"] += 1
     yield Query(sessions.INSERT, cell) if is_new else sessions.advance(cell)
-    yield Query(_INSERT, _run_cells(change, cell, status))
-    return Accepted(_placed(run, cell, status), lineage, 1, is_new)
+    yield Query(_INSERT, _run_cells(change, cell, status, first_segment))
+    if change.claim is not None:
+        yield claims.write(run.owner, change.claim, run.id, run.created_at)
+    told = None if first_segment is change.first else first_segment
+    return Accepted(_placed(run, cell, status, first_segment), lineage, 1, is_new, told, interrupts)
+
+
+def _open(change: AcceptRun, cell: Cells) -> Program:
+    """The run begins at once: what was injected before it and what was said join the history; its first segment."""
+    run, first, injected = change.run, change.first, []
+    rows = yield injections.waiting_for(cell, run.agent_name, run.created_at)
+    if rows:
+        injected, payloads = yield from injections.join(rows, run.id, cell["key"], first.last_seq)
+        first = Segment(first.first_seq, first.count + len(payloads), b"\n".join((first.data, *payloads)))
+    yield from conversations.continue_with(cell, change.transcript, change.history, run.created_at, run.id, injected)
+    cell["sequence"] += 1
+    return first
+
+
+def _steer(change: AcceptRun, session_key: str) -> Program:
+    """Inject the turn's message into the run under way, if there is one."""
+    rows = yield Query(_UNDER_WAY, {"by_key": session_key})
+    if not rows:
+        return None
+    ((run_id, worker, agent_name),) = rows
+    yield injections.count_in(run_id)
+    run = change.run
+    said = "\n".join(message.text for message in change.transcript.new if message.role == "user")
+    injection = AcceptInjection(f"inj_{run.id.removeprefix('run_')}", run.owner, said, agent_name, run.created_at)
+    yield from injections.insert_for(injection, session_key, (run_id, worker, session_key, agent_name))
+    if change.claim is not None:
+        yield claims.write(run.owner, change.claim, run_id, run.created_at)
+    return Steered(run_id, injection.id, worker)
+
+
+def _make_way(session_key: str) -> Program:
+    """Ask the run under way to end; returns its id and who executes it."""
+    rows = yield Query(_UNDER_WAY, {"by_key": session_key})
+    if not rows:
+        return None
+    ((run_id, worker, _),) = rows
+    yield Query(_ASK_TO_END, {"by_id": run_id})
+    return run_id, worker
 
 
 def _check_line(change: AcceptRun, first: str | None, waiting: int) -> None:
@@ -188,10 +222,10 @@ def _check_line(change: AcceptRun, first: str | None, waiting: int) -> None:
         )
 
 
-def _placed(run: Run, cell: Mapping[str, Any], status: RunStatus) -> Run:
+def _placed(run: Run, cell: Mapping[str, Any], status: RunStatus, first: Segment) -> Run:
     """The run as it was stored, which is as it was asked for in most sessions: the first turn of a new one."""
     is_first = run.turn == cell["turns"] == 1 and run.session_key == cell["key"] and status is RunStatus.RUNNING
-    if is_first and run.last_seq == 1 and run.started_at == run.created_at:
+    if is_first and run.last_seq == first.last_seq and run.started_at == run.created_at:
         return run
     return Run(
         id=run.id,
@@ -208,11 +242,11 @@ def _placed(run: Run, cell: Mapping[str, Any], status: RunStatus) -> Run:
         metadata=run.metadata,
         background=run.background,
         started_at=run.created_at if status is RunStatus.RUNNING else None,
-        last_seq=1,
+        last_seq=first.last_seq,
     )
 
 
-def _run_cells(change: AcceptRun, cell: Mapping[str, Any], status: RunStatus) -> Cells:
+def _run_cells(change: AcceptRun, cell: Mapping[str, Any], status: RunStatus, first: Segment) -> Cells:
     run = change.run
     return {
         "id": run.id,
@@ -227,7 +261,7 @@ def _run_cells(change: AcceptRun, cell: Mapping[str, Any], status: RunStatus) ->
         "turn": cell["turns"],
         "background": int(run.background),
         "attempt": run.attempt,
-        "worker": change.worker,
+        "worker": NOBODY if run.background else change.worker,
         "epoch": 1,
         "recorded": int(change.recorded),
         "input": messages_body(run.input),
@@ -238,83 +272,21 @@ def _run_cells(change: AcceptRun, cell: Mapping[str, Any], status: RunStatus) ->
         "output_tokens": None,
         "model": None,
         "steps": 0,
-        "last_seq": change.first.last_seq,
+        "last_seq": first.last_seq,
         "metadata": dumps(run.metadata),
         "created_at": run.created_at,
         "started_at": run.created_at if status is RunStatus.RUNNING else None,
         "ended_at": None,
         "started_sequence": cell["sequence"] if status is RunStatus.RUNNING else None,
         "ended_sequence": None,
-        "opening": change.first.data,
+        "opening": first.data,
         "closing": None,
         "closing_seq": None,
+        "plan": None if change.plan is None else plan_text(change.plan),
+        "webhook": change.webhook,
+        "injections": 0,
+        "cancel_requested": 0,
     }
-
-
-def _segment_query(run_id: str, segment: Segment, now: Instant) -> Query:
-    return Query(
-        _INSERT_SEGMENT,
-        {
-            "run_id": run_id,
-            "first_seq": segment.first_seq,
-            "last_seq": segment.last_seq,
-            "data": segment.data,
-            "digest": digest(segment.data),
-            "created_at": now,
-        },
-    )
-
-
-def begin(change: BeginRun, fence: Fence | None) -> Program:
-    rows = yield Query(sessions.LOCK, {"by_key": change.session_key})
-    if not rows:
-        return Missing()
-    cell = sessions.cells(rows[0])
-    line = yield Query(_NEXT, {"by_key": change.session_key})
-    if not line or line[0][0] != change.run_id:
-        return Missing()
-    cell["sequence"] += 1
-    began = yield Query(
-        _BEGIN,
-        {
-            "by_id": change.run_id,
-            "new_worker": change.worker,
-            "new_started_at": change.now,
-            "new_started_sequence": cell["sequence"],
-        },
-    )
-    if not began:
-        return Missing()
-    yield from conversations.continue_with(cell, change.transcript, change.history, change.now, change.run_id)
-    lineage: Lineage = yield from conversations.lineage_of(cell)
-    yield sessions.advance(cell)
-    return Begun(lineage, began[0][0])
-
-
-def _mine(fence: Fence) -> Cells:
-    return {"by_id": fence.run_id, "by_worker": fence.worker, "by_epoch": fence.epoch}
-
-
-def holds(fence: Fence) -> Query:
-    """Whether the fence is still that of a run which has not ended: one row if so."""
-    return Query(_HOLDS, _mine(fence))
-
-
-def append_events(change: AppendEvents, fence: Fence | None) -> Program:
-    """Done again, after an answer that was lost, it changes nothing."""
-    assert fence is not None, "a run's log is written by its owner only"
-    segment = change.segment
-    moved = {"old_last_seq": segment.first_seq - 1, "new_last_seq": segment.last_seq}
-    rows = yield Query(_EXTEND, {**_mine(fence), **moved})
-    if rows:
-        yield _segment_query(fence.run_id, segment, change.now)
-        return Done()
-    rows = yield holds(fence)
-    if not rows:
-        return Stale()
-    if rows[0][0] < segment.last_seq:
-        raise RunConflict(f"The log of run {fence.run_id!r} ends at {rows[0][0]}; it may not have gaps.")
-    return Done()
 
 
 def end(change: EndRun, fence: Fence | None) -> Program:
@@ -326,7 +298,11 @@ def end(change: EndRun, fence: Fence | None) -> Program:
     rows = yield Query(_END, _end_cells(change, fence, cell["sequence"]))
     if not rows:
         return (yield from _ended_before(change, fence))
-    recorded, *owner, next_run_id = rows[0]
+    recorded, *owner, webhook, injected, next_run_id = rows[0]
+    if injected:
+        yield injections.defer(change.run_id, change.session_key if recorded else None)
+    if webhook is not None:
+        yield deliveries.due(change.run_id, webhook, change.now)
     if recorded:
         yield from _end_session(change, cell)
     else:
@@ -334,17 +310,17 @@ def end(change: EndRun, fence: Fence | None) -> Program:
         yield Query(_BLANK, {"by_id": change.run_id})
     for record in change.records:
         yield _credit_query(change.run_id, owner, record)
-    return Ended(next_run_id)
+    return Ended(next_run_id, webhook is not None)
 
 
 def _next_in_line(session_key: str) -> Program:
-    line = yield Query(_NEXT, {"by_key": session_key})
+    line = yield Query(NEXT, {"by_key": session_key})
     return Ended(line[0][0] if line and line[0][1] == RunStatus.QUEUED else None)
 
 
 def _ended_before(change: EndRun, fence: Fence) -> Program:
     told = {"by_status": change.status, "by_last_seq": change.segment.last_seq, "by_ended_at": change.now}
-    rows = yield Query(_HAS_ENDED, {**_mine(fence), **told})
+    rows = yield Query(_HAS_ENDED, {**mine(fence), **told})
     if not rows:
         return Stale()
     return (yield from _next_in_line(change.session_key))

@@ -99,9 +99,11 @@ _DELETES = (
     Statement(delete(schema.segments).where(schema.segments.c.run_id.in_(_runs_of_session))),
     Statement(delete(schema.messages).where(schema.messages.c.session_key == bindparam("by_key"))),
     Statement(delete(schema.branches).where(schema.branches.c.session_key == bindparam("by_key"))),
+    Statement(delete(schema.injections).where(schema.injections.c.session_key == bindparam("by_key"))),
     Statement(delete(schema.session_events).where(schema.session_events.c.session_key == bindparam("by_key"))),
     Statement(delete(_table).where(_table.c.key == bindparam("by_key"))),
 )
+_DELETE_DELIVERIES = Statement(delete(schema.deliveries).where(schema.deliveries.c.run_id.in_(_runs_of_session)))
 _DELETE_RUNS = Statement(delete(schema.runs).where(schema.runs.c.session_key == bindparam("by_key")))
 
 NAMES = tuple(column.name for column in SESSION_COLUMNS)
@@ -242,7 +244,7 @@ def remove(change: DeleteSession, fence: Fence | None) -> Program:
     rows = yield Query(LOCK, {"by_key": change.session_key})
     if not rows:
         return Missing()
-    for statement in (*_DELETES, _DELETE_RUNS):
+    for statement in (*_DELETES, _DELETE_DELIVERIES, _DELETE_RUNS):
         yield Query(statement, {"by_key": change.session_key})
     return Done()
 

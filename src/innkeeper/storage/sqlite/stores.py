@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from innkeeper.storage.migrations import HEAD, current_sqlite_revision, migrate_sqlite
-from innkeeper.storage.readers import StoredRuns, StoredSessions
+from innkeeper.storage.readers import StoredInjections, StoredRuns, StoredSessions, StoredWorkers
 from innkeeper.storage.sqlite.checkpoints import Checkpoints
 from innkeeper.storage.sqlite.files import StoreLock, connect, prepare_folder, storage_error
 from innkeeper.storage.sqlite.journals import SqliteJournal
@@ -56,7 +56,9 @@ class SqliteFetch:
 
 
 class SqliteStore:
-    """Opened before serving, closed after; `journal`, `sessions` and `runs` are its ports."""
+    """Opened before serving, closed after; `journal` and the readers are its ports. One process serves it."""
+
+    is_shared = False
 
     def __init__(self, database: Path) -> None:
         self.database = database
@@ -84,6 +86,8 @@ class SqliteStore:
         self._checkpoints = Checkpoints(self.database, lambda journal=self.journal: journal.batches)  # type: ignore[misc]
         self.sessions = StoredSessions(self._fetch)
         self.runs = StoredRuns(self._fetch)
+        self.injections = StoredInjections(self._fetch)
+        self.workers = StoredWorkers(self._fetch)
 
     def _migrated(self) -> sqlite3.Connection:
         connection = connect(self.database)

@@ -1,0 +1,203 @@
+"""Executions: the runs that this process has under way, from their first line of agent code to their settlement."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from innkeeper.core.agents import AgentDescription
+from innkeeper.core.changes import Accepted, Begun, Ended, Outcome, Stale
+from innkeeper.core.context import RunContext, reset_context, set_context
+from innkeeper.core.errors import InnkeeperError
+from innkeeper.core.messages import Message
+from innkeeper.core.runs import NO_PARAMETERS, Parameters, Resumption, Run, Turn
+from innkeeper.core.transcripts import Transcript, as_turn
+from innkeeper.ports.readers import SessionReader
+from innkeeper.services.agents import ServedAgent
+from innkeeper.services.following import Following
+from innkeeper.services.live import LiveRun
+from innkeeper.services.settlements import Settlements
+from innkeeper.services.tails import Stop
+from innkeeper.services.wakes import Wakes
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RunLimits:
+    """Bounds on runs; times in seconds."""
+
+    run_seconds: float = 600.0
+    queue_depth: int = 10
+    queue_seconds: float = 60.0
+    stop_seconds: float = 1.0
+    in_background: int = 16
+    max_attempts: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What an agent is to do: for whom, with which wishes, and how the conversation is told to it."""
+
+    agent: ServedAgent
+    transcript: Transcript
+    parameters: Parameters = NO_PARAMETERS
+    stream: bool = False
+    resumption: Resumption | None = None
+    so_far: tuple[Message, ...] = ()
+    is_answered: bool = False
+
+
+class Executions:
+    """Executes, stops and settles. `on_end` hears of each run that has ended here."""
+
+    def __init__(
+        self,
+        *,
+        sessions: SessionReader,
+        settlements: Settlements,
+        following: Following,
+        wakes: Wakes,
+        limits: RunLimits,
+        on_end: Callable[[Ended], None],
+    ) -> None:
+        self._sessions = sessions
+        self._settlements = settlements
+        self._following = following
+        self._wakes = wakes
+        self._limits = limits
+        self._on_end = on_end
+        self._live: dict[str, LiveRun] = {}
+        self._emptied: asyncio.Future[None] | None = None
+
+    # the runs at hand
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def __contains__(self, run_id: object) -> bool:
+        return run_id in self._live
+
+    def find(self, run_id: str) -> LiveRun | None:
+        return self._live.get(run_id)
+
+    def all(self) -> list[LiveRun]:
+        return list(self._live.values())
+
+    def add(self, live: LiveRun) -> None:
+        """Know a run from now on; it may have to wait yet."""
+        self._live[live.run.id] = live
+        live.announce = self._wakes.log_grew
+
+    # executing
+
+    async def execute(self, live: LiveRun, job: Job, placed: Accepted | Begun) -> None:
+        """The run loop: hand the conversation to the agent, emit what it yields, settle."""
+        loop = asyncio.get_running_loop()
+        expiry = loop.call_later(self._limits.run_seconds, self.stop, live, Stop.TIMED_OUT)
+        token = set_context(live.context)
+        failure: BaseException | None = None
+        try:
+            messages = await self._conversation(job, placed)
+            if not messages:  # the session has been deleted meanwhile
+                live.stop = live.stop or Stop.CANCELLED
+            elif not job.is_answered:
+                turn = Turn(messages, job.parameters, job.stream, job.resumption)
+                await _pump(live, job.agent.runtime.run(turn, live.context))
+        except asyncio.CancelledError:
+            live.stop = live.stop or Stop.INTERRUPTED
+        except Exception as error:  # noqa: BLE001 - agent code may raise anything; the run carries it
+            failure = error
+            _log_failure(live.run, error)
+        finally:
+            reset_context(token)
+            expiry.cancel()
+        await self.settle(live, job.agent.describe(), failure)
+
+    async def _conversation(self, job: Job, placed: Accepted | Begun) -> tuple[Message, ...]:
+        if isinstance(placed, Accepted) and placed.is_new_session and placed.first is None:
+            transcript = job.transcript
+            return (*transcript.instructions, *transcript.before, *transcript.new)
+        assert placed.lineage is not None, "a run that runs has a lineage"
+        said = as_turn(await self._sessions.history(placed.lineage))
+        return (*said, *job.so_far) if said else ()
+
+    async def settle(self, live: LiveRun, description: AgentDescription | None, failure: BaseException | None) -> None:
+        """End a run, or leave it to others, whatever it has come to."""
+        if live.is_settling:
+            return
+        if live.stop is Stop.RELEASED:
+            outcome: Outcome = await self._settlements.release(live)
+            self._wakes.work_came()
+        else:
+            outcome = await self._settlements.settle(live, description, failure)
+        self._forget(live)
+        self._wakes.log_grew(live.run.id)
+        if isinstance(outcome, Ended):
+            self._on_end(outcome)
+        elif isinstance(outcome, Stale) or live.stop is Stop.RELEASED:
+            self._following.adopt(live)
+        else:
+            live.cut()  # its session has been deleted
+
+    def _forget(self, live: LiveRun) -> None:
+        self._live.pop(live.run.id, None)
+        if not self._live and self._emptied is not None and not self._emptied.done():
+            self._emptied.set_result(None)
+
+    async def emptied(self, patience: float) -> None:
+        """Return when nothing is under way any more, or after `patience` seconds."""
+        if self._live and patience > 0:
+            self._emptied = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._emptied], timeout=patience)
+
+    # stopping
+
+    def stop(self, live: LiveRun, why: Stop) -> None:
+        """End a run from outside; its code gets a moment to react, then the run ends without it."""
+        if live.halt(why):
+            asyncio.get_running_loop().call_later(self._limits.stop_seconds, self._abandon, live)
+
+    def _abandon(self, live: LiveRun) -> None:
+        if not live.is_settling:
+            _logger.warning("run %s did not react to being stopped and is ended without it", live.run.id)
+            live.task = asyncio.create_task(self.settle(live, None, None))
+
+
+async def _pump(live: LiveRun, events: AsyncIterator[object]) -> None:
+    emit, since = live.emit, 0
+    async with contextlib.aclosing(events):  # type: ignore[type-var]
+        async for event in events:
+            if live.stop is not None:
+                return
+            emit(event)  # type: ignore[arg-type]
+            since += 1
+            if since >= 128:
+                since = 0
+                await asyncio.sleep(0)
+                if live.is_backlogged:
+                    await live.drained()
+
+
+def name_context(context: RunContext, run: Run, agent: ServedAgent, parameters: Parameters) -> None:
+    """Tell the context which run it belongs to."""
+    context.run_id, context.session_id, context.user_id = run.id, run.session_id, run.user_id
+    context.agent_name, context.agent_data = run.agent_name, agent.data
+    context.metadata, context.attempt = run.metadata, run.attempt
+    context.workflow = parameters.workflow
+    context.variables = parameters.variables or {}
+
+
+def _log_failure(run: Run, error: BaseException) -> None:
+    expected = isinstance(error, InnkeeperError)
+    _logger.error(
+        "run %s of agent %s failed: %s: %s",
+        run.id,
+        run.agent_name,
+        type(error).__name__,
+        error,
+        exc_info=None if expected else error,
+    )

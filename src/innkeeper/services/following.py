@@ -1,0 +1,153 @@
+"""Following: the tails of runs that another process executes, kept up to date from the store.
+
+A wake-up says that there may be something new; a look every second stands behind it. A tail is followed while
+somebody reads it, once for all of its readers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+from innkeeper.core.errors import StorageUnavailable
+from innkeeper.core.events import EndStatus, Event, RunFailed, read
+from innkeeper.core.identity import Caller
+from innkeeper.core.runs import Run, RunError, RunStatus
+from innkeeper.ports.readers import RunReader
+from innkeeper.services.assembling import Assembler
+from innkeeper.services.tails import Ending, Stop, Tail
+
+_LOOK_SECONDS = 1.0
+_BLANK = Ending("interrupted", "", None, None, 0, ())
+
+
+class Following:
+    """The followed tails of one process."""
+
+    def __init__(self, runs: RunReader) -> None:
+        self._runs = runs
+        self._tails: dict[str, tuple[Tail, asyncio.Task[None]]] = {}
+
+    def follow(self, run: Run) -> Tail:
+        """The tail of a run that is not executed here, shared with its other readers."""
+        known = self._tails.get(run.id)
+        if known is not None:
+            return known[0]
+        tail = Tail(run)
+        self.adopt(tail)
+        return tail
+
+    def adopt(self, tail: Tail) -> None:
+        """Go on with a tail whose run has been taken over by another process."""
+        task = asyncio.create_task(self._follow(tail))
+        self._tails[tail.run.id] = tail, task
+        task.add_done_callback(partial(self._forget, tail))
+
+    def _forget(self, tail: Tail, _: object) -> None:
+        known = self._tails.get(tail.run.id)
+        if known is not None and known[0] is tail:
+            del self._tails[tail.run.id]
+
+    def left(self, tail: Tail) -> None:
+        """A reader has gone; with the last one, following ends."""
+        known = self._tails.get(tail.run.id)
+        if known is not None and known[0] is tail and not tail.readers:
+            known[1].cancel()
+            self._forget(tail, None)
+
+    def wake(self, run_ids: Collection[str] | None) -> None:
+        """Look again at these runs, or at all of them."""
+        for run_id in list(self._tails) if run_ids is None else run_ids:
+            if run_id in self._tails:
+                self._tails[run_id][0].wake()
+
+    def cut(self) -> None:
+        """This process is leaving: send all readers away with their cursors."""
+        for tail, task in list(self._tails.values()):
+            task.cancel()
+            tail.cut()
+
+    async def _follow(self, tail: Tail) -> None:
+        while True:
+            looking = tail.changed()  # before the look, so that no wake-up is missed
+            try:
+                ending = await self._look(tail)
+            except StorageUnavailable as error:
+                tail.report_trouble(error)
+                await asyncio.sleep(_LOOK_SECONDS)
+                continue
+            tail.trouble = None
+            if ending is not None:
+                tail.finish(ending)
+                return
+            await asyncio.wait([looking], timeout=_LOOK_SECONDS)
+
+    async def _look(self, tail: Tail) -> Ending | None:
+        """Publish what is new; the ending, once the log has one."""
+        while segments := await self._runs.segments(tail.run.id, tail.head):
+            for segment in segments:
+                tail.publish(segment.beyond(tail.head))
+        run = await self._runs.find(Caller(tail.run.owner), tail.run.id)
+        if run is None:
+            return _BLANK
+        if not run.status.is_terminal:
+            return None
+        for segment in await self._runs.segments(run.id, tail.head):
+            tail.publish(segment.beyond(tail.head))
+        return ending_of(run, await replayed(self._runs, run.id))
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A log that has been read: what came of it, its last two events, and the `seq` of the last."""
+
+    assembler: Assembler
+    last: tuple[Event, ...]
+    last_seq: int
+
+
+async def replayed(runs: RunReader, run_id: str) -> Replay:
+    """Read a run's whole log."""
+    assembler, last, after = Assembler(), tuple[Event, ...](), 0
+    while segments := await runs.segments(run_id, after):
+        for segment in segments:
+            for data in segment.payloads():
+                event = read(data)
+                assembler.feed(event)
+                last = (*last[-1:], event)
+            after = segment.last_seq
+    return Replay(assembler, last, after)
+
+
+def ending_of(run: Run, log: Replay) -> Ending:
+    """How a run ended, from its row and its log, as whoever executed it had told it."""
+    assembler, error = log.assembler, run.error
+    for event in log.last:
+        if isinstance(event, RunFailed):
+            error = RunError(event.code, event.message)
+    return Ending(
+        status=cast("EndStatus", run.status.value),
+        output=assembler.output,
+        usage=run.usage,
+        finish_reason=run.finish_reason,
+        steps=run.steps,
+        tool_calls=tuple(assembler.client_calls),
+        error=error,
+        stop=_stop_of(run, error),
+        reasoning=assembler.reasoning,
+    )
+
+
+def _stop_of(run: Run, error: RunError | None) -> Stop | None:
+    if run.status is RunStatus.CANCELLED:
+        return Stop.CANCELLED
+    if run.status is RunStatus.INTERRUPTED:
+        return Stop.INTERRUPTED
+    return Stop.TIMED_OUT if error is not None and error.message == TIMED_OUT else None
+
+
+TIMED_OUT = "The agent did not end within its time limit."
+"""What is told of a run that was stopped for that reason."""

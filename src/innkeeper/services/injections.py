@@ -1,0 +1,88 @@
+"""Injections: a message for a run under way, with a receipt; stored before it is acknowledged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from innkeeper.core.changes import AcceptInjection, Injected, Missing, Repeated
+from innkeeper.core.claims import Claim
+from innkeeper.core.errors import InjectionNotFound, RunNotFound, SessionNotFound
+from innkeeper.core.identity import Caller
+from innkeeper.core.injections import Injection
+from innkeeper.core.times import Instant
+from innkeeper.ports.journal import Journal
+from innkeeper.ports.readers import InjectionReader, SessionReader
+from innkeeper.services.agents import AgentRegistry
+
+
+class Injections:
+    """The use cases of injections."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        injections: InjectionReader,
+        sessions: SessionReader,
+        agents: AgentRegistry,
+        now: Callable[[], int],
+        new_id: Callable[[], str],
+    ) -> None:
+        self._journal = journal
+        self._injections = injections
+        self._sessions = sessions
+        self._agents = agents
+        self._now = now
+        self._new_id = new_id
+
+    async def accept(
+        self,
+        caller: Caller,
+        content: str,
+        *,
+        agent_name: str | None = None,
+        session_id: str | None = None,
+        run_id: str | None = None,
+        claim: Claim | None = None,
+    ) -> tuple[Injection, bool]:
+        """Store a message for the caller's newest run under way that fits, or for the next one.
+
+        Returns the receipt, and whether the same request had been made before.
+
+        Raises: NoAgents, AgentNotFound; NoDefaultAgent where nothing is named and there is no default;
+        SessionNotFound, RunNotFound; IdempotencyMismatch; StorageUnavailable.
+        """
+        agent = None
+        if agent_name is not None or (session_id is None and run_id is None):
+            agent = (await self._agents.find(agent_name)).name
+        session_key = None
+        if session_id is not None:
+            session = await self._sessions.find(caller, session_id)
+            if session is None:
+                raise SessionNotFound(f"Session {session_id!r} does not exist.", param="session_id")
+            session_key = session.key
+        change = AcceptInjection(
+            id=f"inj_{self._new_id()}",
+            owner=caller.owner,
+            content=content,
+            agent_name=agent,
+            now=Instant(self._now()),
+            session_key=session_key,
+            run_id=run_id,
+            names_agent=agent_name is not None,
+            claim=claim,
+        )
+        (outcome,) = await self._journal.commit((change,))
+        if isinstance(outcome, Missing):
+            raise RunNotFound(f"Run {run_id!r} does not exist.", param="run_id")
+        if isinstance(outcome, Repeated):
+            return await self.get(caller, outcome.claimed.subject), True
+        assert isinstance(outcome, Injected), "an injection is answered with its receipt"
+        return outcome.injection, False
+
+    async def get(self, caller: Caller, injection_id: str) -> Injection:
+        """Raises: InjectionNotFound."""
+        injection = await self._injections.find(caller, injection_id)
+        if injection is None:
+            raise InjectionNotFound(f"Injection {injection_id!r} does not exist.", param="injection_id")
+        return injection

@@ -1,0 +1,71 @@
+"""Wakes: what processes tell each other over the bus. Everything that is told here can also be found in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from innkeeper.ports.bus import Bus
+
+_LOG, _TURN, _WORKER, _QUEUE = "log", "turn", "worker", "queue"
+
+
+class Wakes:
+    """Tells, and hears. What is heard is handed to the functions that `listen` was given."""
+
+    def __init__(self, bus: Bus, worker: str) -> None:
+        self._bus = bus
+        self._worker = worker
+        self.is_alone = True
+        """Whether no other process serves this store, as far as we know; then nothing is told."""
+
+    def log_grew(self, run_id: str) -> None:
+        """A run's log has more, or its end."""
+        if not self.is_alone:
+            self._bus.publish(f"{_LOG}/{run_id}")
+
+    def turn_came(self, run_id: str) -> None:
+        """A waiting run is the next of its session."""
+        self._bus.publish(f"{_TURN}/{run_id}")
+
+    def work_came(self) -> None:
+        """A run in the background waits to be taken."""
+        self._bus.publish(f"{_QUEUE}/")
+
+    def look(self, worker: str) -> None:
+        """A run of this worker has been asked to end."""
+        self._bus.publish(f"{_WORKER}/{worker}")
+
+    async def listen(
+        self,
+        *,
+        on_log: Callable[[Collection[str] | None], None],
+        on_turn: Callable[[str], object],
+        on_work: Callable[[], None],
+        on_look: Callable[[], None],
+    ) -> None:
+        """Hear what other processes tell.
+
+        Raises: SetupError if the bus cannot be reached.
+        """
+
+        def receive(topics: Collection[str]) -> None:
+            if not topics:  # the connection was lost for a while: anything may have happened
+                on_log(None)
+                on_work()
+                on_look()
+                return
+            told = [topic.partition("/") for topic in topics]
+            if logs := [name for kind, _, name in told if kind == _LOG]:
+                on_log(logs)
+            for kind, _, name in told:
+                if kind == _TURN:
+                    on_turn(name)
+            if any(kind in (_TURN, _QUEUE) for kind, _, _ in told):
+                on_work()
+            if any(kind == _WORKER and name == self._worker for kind, _, name in told):
+                on_look()
+
+        await self._bus.open(receive)
+
+    async def close(self) -> None:
+        await self._bus.close()

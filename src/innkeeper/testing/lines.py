@@ -1,0 +1,61 @@
+"""A run's line for tests: one turn with its log, without a server. Messages are injected by the test itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from innkeeper.core.context import RunContext
+from innkeeper.core.events import AgentEvent, MessageInjected
+from innkeeper.core.injections import InjectedMessage
+from innkeeper.core.messages import Message
+from innkeeper.core.runs import Parameters, Resumption, Turn
+from innkeeper.ports.agents import Runtime
+
+
+class RecordedRun:
+    """`log` is what the runtime yielded and, at their places, the messages that it was given.
+
+    `saved_events` says how many of its first events were on disk when the runtime last asked; `waiting` is what was
+    injected and not asked for.
+    """
+
+    def __init__(self, context: RunContext) -> None:
+        self.log: list[AgentEvent] = []
+        self.saved_events = 0
+        self.waiting: list[InjectedMessage] = []
+        self._injected = 0
+        self._context = context
+        context.line = self
+
+    def inject(self, *texts: str) -> None:
+        for text in texts:
+            self._injected += 1
+            self.waiting.append(InjectedMessage(text, f"inj_{self._injected}"))
+
+    async def receive(self) -> Sequence[InjectedMessage]:
+        await asyncio.sleep(0)  # a store would take its time
+        received, self.waiting = self.waiting, []
+        self.log += [MessageInjected(message.content, message.id) for message in received]
+        return received
+
+    async def saved(self) -> None:
+        told = len(self.log)
+        await asyncio.sleep(0)
+        self.saved_events = told
+
+    async def play(
+        self,
+        runtime: Runtime,
+        *messages: str | Message,
+        parameters: Parameters | None = None,
+        resumption: Resumption | None = None,
+        seen: Callable[[AgentEvent], None] = lambda event: None,
+    ) -> list[AgentEvent]:
+        """The log of one turn. `seen` is called with each event that the runtime yields, once the log has it."""
+        said = tuple(Message("user", one) if isinstance(one, str) else one for one in messages)
+        turn = Turn(said, parameters or Parameters(), stream=True, resumption=resumption)
+        async for event in runtime.run(turn, self._context):
+            self.log.append(event)
+            seen(event)
+        return self.log

@@ -1,0 +1,157 @@
+"""A server that is told to end loses nobody who got through to it, and says to all others that it leaves."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import httpx2
+import pytest
+
+from tests.cli.conftest import ECHO
+from tests.support.servers import ServerFactory, ServerProcess
+
+QUESTION = json.dumps({"input": "Hello"})
+JSON = {"content-type": "application/json"}
+REQUEST = (
+    f"POST /chat HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    f"content-length: {len(QUESTION)}\r\n\r\n{QUESTION}"
+).encode()
+
+
+def connect(server: ServerProcess) -> http.client.HTTPConnection:
+    """A connection that is kept; the server has answered on it once."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection.auto_open = 0
+    connection.connect()
+    assert get(connection, "/ready").status == 200
+    return connection
+
+
+def get(connection: http.client.HTTPConnection, path: str) -> http.client.HTTPResponse:
+    connection.request("GET", path)
+    response = connection.getresponse()
+    response.read()
+    return response
+
+
+def wait_until_leaving(connection: http.client.HTTPConnection) -> None:
+    """Returns when the server has noticed that it has been told to end."""
+    while get(connection, "/live").headers.get("connection") != "close":
+        pass
+
+
+def test_requests_that_wait_in_the_backlog_are_answered(innkeeper_server: ServerFactory) -> None:
+    innkeeper_server.write("mine.py", ECHO)
+    server = innkeeper_server("mine.py")
+    server.send_signal(signal.SIGSTOP)
+    waiting = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(50)]
+    for connection in waiting:
+        connection.sendall(REQUEST)
+    server.send_signal(signal.SIGTERM)
+    server.send_signal(signal.SIGCONT)
+    for connection in waiting:
+        answer = connection.makefile("rb").read().decode()
+        connection.close()
+        assert answer.startswith("HTTP/1.1 200 ") and "You said: Hello" in answer
+        assert "\r\nconnection: close\r\n" in answer
+    assert server.wait(timeout=5) == 0
+
+
+def test_ready_says_at_once_that_the_server_leaves_while_it_still_answers(innkeeper_server: ServerFactory) -> None:
+    innkeeper_server.write("mine.py", ECHO)
+    server = innkeeper_server("mine.py")
+    with closing(connect(server)) as first, closing(connect(server)) as second, closing(connect(server)) as third:
+        server.send_signal(signal.SIGTERM)
+        wait_until_leaving(first)
+        ready = get(second, "/ready")
+        assert (ready.status, ready.headers["connection"]) == (503, "close")
+        third.request("POST", "/chat", QUESTION, JSON)
+        answer = third.getresponse()
+        assert json.load(answer)["output"] == "You said: Hello"
+        assert answer.headers["connection"] == "close"
+    assert server.wait(timeout=5) == 0
+
+
+def test_the_port_is_free_for_the_next_server_while_runs_are_drained(innkeeper_server: ServerFactory) -> None:
+    slow = "import asyncio\nasync def slow(messages):\n    print('began', flush=True)\n"
+    slow += "    await asyncio.sleep(3)\n    return 'done'\n"
+    innkeeper_server.write("mine.py", slow)
+    server = innkeeper_server("mine.py:slow")
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(httpx2.post, f"{server.url}/chat", json={"input": "Hello"}, timeout=20, trust_env=False)
+        server.wait_for_log("(began)")
+        server.send_signal(signal.SIGTERM)
+        server.wait_for_refusal(timeout=1)
+        with socket.create_server(("127.0.0.1", server.port)):
+            answer = asked.result()
+    assert answer.json()["output"] == "done"
+    assert answer.headers["connection"] == "close"
+    assert server.wait(timeout=5) == 0
+
+
+def test_connections_on_which_nobody_asks_are_closed_after_a_moment(innkeeper_server: ServerFactory) -> None:
+    innkeeper_server.write("mine.py", ECHO)
+    server = innkeeper_server("mine.py")
+    with closing(connect(server)) as kept, socket.create_connection(("127.0.0.1", server.port), timeout=20) as silent:
+        assert kept.sock is not None
+        began = time.monotonic()
+        server.send_signal(signal.SIGTERM)
+        assert kept.sock.recv(1) == silent.recv(1) == b""
+        assert 0.4 < time.monotonic() - began < 2
+    assert server.wait(timeout=5) == 0
+
+
+def test_a_server_to_which_nobody_is_connected_ends_without_waiting(innkeeper_server: ServerFactory) -> None:
+    innkeeper_server.write("mine.py", ECHO)
+    server = innkeeper_server("mine.py")
+    began = time.monotonic()
+    assert server.terminate() == 0
+    assert time.monotonic() - began < 0.5
+
+
+ENDLESS = """
+import asyncio, time
+from innkeeper import register_agent
+
+async def endless(messages):
+    print("began", flush=True)
+    for number in range(10**9):
+        yield f"{number} "
+        await asyncio.sleep(0.05)
+
+def stuck(messages):
+    print("began", flush=True)
+    time.sleep(600)
+
+register_agent("endless", endless)
+register_agent("stuck", stuck)
+"""
+
+
+@pytest.mark.parametrize("drain", ["", "0.5"], ids=["as shipped", "short"])
+def test_endless_streams_and_an_agent_that_never_returns_do_not_keep_the_server(
+    innkeeper_server: ServerFactory, drain: str
+) -> None:
+    innkeeper_server.write("mine.py", ENDLESS)
+    server = innkeeper_server("mine.py", env={"INNKEEPER_DRAIN_SECONDS": drain} if drain else {})
+
+    def watch(_: int) -> str:
+        body = {"input": "Hello", "agent_name": "endless"}
+        return httpx2.post(f"{server.url}/chat/stream", json=body, timeout=60, trust_env=False).text
+
+    with ThreadPoolExecutor(21) as pool:
+        streams = [pool.submit(watch, number) for number in range(20)]
+        asked = {"input": "Hello", "agent_name": "stuck"}
+        answer = pool.submit(httpx2.post, f"{server.url}/chat", json=asked, timeout=60, trust_env=False)
+        server.wait_for_log(r"(?:began(?s:.*?)){20}(began)")
+        began = time.monotonic()
+        assert server.terminate(timeout=26) == 0
+        assert time.monotonic() - began < 25
+        assert all(stream.result().endswith("data: [DONE]\n\n") for stream in streams)
+        assert answer.result().status_code >= 500
