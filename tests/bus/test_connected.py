@@ -140,6 +140,17 @@ async def test_a_connection_over_which_nothing_comes_any_more_is_noticed_without
     await ear.hears("a")
 
 
+async def test_a_bus_over_which_nothing_is_said_stays_connected(
+    behind: tuple[Bus, Ear], ear: Ear, caplog: pytest.LogCaptureFixture
+) -> None:
+    bus, own = behind
+    await asyncio.sleep(2)  # longer than all of its spells of waiting
+    bus.publish("a")
+    await ear.hears("a")
+    assert "was lost" not in caplog.text
+    assert own.calls == []
+
+
 async def test_closing_while_the_server_does_not_answer_takes_a_moment_only(
     behind: tuple[Bus, Ear], doorway: Doorway
 ) -> None:

@@ -1,7 +1,8 @@
 """Listeners: the socket that a server serves, from taking it to giving it up.
 
-It is taken before anything heavy is loaded, so that a port in use is told at once and by name. Giving it up loses
-nobody who has got through to it: what the system has accepted would be reset with the socket, so it is served first.
+It is taken before anything heavy is loaded, so that a port in use is told at once and by name, and refuses connections
+until somebody can answer them, so that a balancer goes elsewhere. Giving it up loses nobody who has got through to it:
+what the system has accepted would be reset with the socket, so it is served first.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from innkeeper.core.errors import SetupError
 
 _LISTENING = "0A"
+_BACKLOG = 2048
 
 _SO_ATTACH_FILTER = 26
 _NEWCOMERS_ONLY = (
@@ -29,8 +31,8 @@ _NEWCOMERS_ONLY = (
 """A classic BPF program, as its instructions: code, jump if true, jump if false, operand."""
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens on `host` and `port`; port 0 is any that is free.
+def take(host: str, port: int) -> socket.socket:
+    """A socket that holds `host` and `port`, and does not listen yet; port 0 is any that is free.
 
     Raises: SetupError that names the port, who holds it, and the remedy.
     """
@@ -42,12 +44,23 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(2048)
     except OSError as error:
         listener.close()
         raise _refused(error, host, port) from error
     listener.setblocking(False)
     return listener
+
+
+def listen(listener: socket.socket) -> None:
+    """Take connections from now on.
+
+    Raises: SetupError if somebody else has begun to listen there meanwhile.
+    """
+    try:
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        host, port = listener.getsockname()[:2]
+        raise _refused(error, host, port) from error
 
 
 def turn_away(listener: socket.socket) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from innkeeper.apps.targets import Source, locate
 from innkeeper.cli import failures, logs
 from innkeeper.cli.endings import leave, leave_after, longest_end
-from innkeeper.cli.listeners import listen
+from innkeeper.cli.listeners import listen, take
 from innkeeper.config import Settings, load_settings, use_command_line
 from innkeeper.core.errors import InnkeeperError
 
@@ -65,7 +65,7 @@ def serve(order: Order) -> NoReturn:
     settings = order.settings()
     logs.configure(settings.log_level, settings.log_file)
     sources = _sources(order, settings)
-    listener = listen(settings.host, settings.port)
+    listener = take(settings.host, settings.port)
     _warn_of_workers(order, settings)
     if order.reload:
         _watch(order, settings, sources, listener)
@@ -171,6 +171,8 @@ def _watch(order: Order, settings: Settings, sources: Sequence[Source], listener
     """Serve in a child, and in a new one whenever a file has changed."""
     from innkeeper.cli.reloading import watch
 
+    # Whoever reloads a page while the server starts anew waits for it.
+    listen(listener)
     folders = {Path.cwd(), *(source.path.parent for source in sources if source.path is not None)}
     watch(folders, partial(serve_as_child, order), listener)
     sys.exit(0)

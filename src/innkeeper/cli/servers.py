@@ -23,7 +23,7 @@ from uvicorn.lifespan.on import LifespanOn
 from innkeeper.apps.loading import kernel_of
 from innkeeper.cli.endings import leave_after, leave_by_alarm, longest_end, on_signal_anywhere
 from innkeeper.cli.farewells import Farewell, close_after_answer, close_idle
-from innkeeper.cli.listeners import turn_away, waiting
+from innkeeper.cli.listeners import listen, turn_away, waiting
 from innkeeper.config import Settings
 
 _CONNECTIONS_SECONDS = 7.0
@@ -72,7 +72,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        self.lifespan = _Lifespan(self.config)
+        self.lifespan = _Lifespan(self.config, lambda: [listen(one) for one in sockets or ()])
         # The loop closes what it is given, and then we could not take what has come last.
         await super().startup([one.dup() for one in sockets or ()])
         on_signal_anywhere(self._end_in_time)
@@ -117,6 +117,7 @@ class Server(uvicorn.Server):
                 await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
             except OSError:  # it has left already
                 connection.close()
+        await asyncio.sleep(0)  # what the loop has accepted last becomes a connection in its next turn
 
     def _protocol(self) -> asyncio.Protocol:
         new: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
@@ -167,9 +168,12 @@ class Server(uvicorn.Server):
 
 
 class _Lifespan(LifespanOn):
-    """uvicorn's, but what keeps the app from starting is raised instead of logged."""
+    """uvicorn's, but what keeps the app from starting is raised instead of logged; if nothing does, `on_started` is called."""
 
-    _failure: BaseException | None = None
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+        self._failure: BaseException | None = None
 
     async def startup(self) -> None:
         task = asyncio.create_task(self.main())
@@ -178,6 +182,7 @@ class _Lifespan(LifespanOn):
         if self.startup_failed:
             await task
             raise self._failure or RuntimeError("The app's lifespan did not start, and did not say why.")
+        self._on_started()
 
     async def main(self) -> None:
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}

@@ -26,6 +26,9 @@ class Runtime(Protocol):
     - A call in `ToolCalled(is_client_side=True)` is the client's to answer: the run ends after it.
     - `run()` never blocks the event loop: synchronous user code goes to a thread.
     - Concurrent runs of one runtime do not disturb each other.
+    - What `context.line.receive()` gives is said to the agent once, in order, between its calls of tools.
+    - Where the description `resumes`, a turn with a `resumption` goes on: what its messages have a result for is not
+      done again, and an open call is made again if its tool is idempotent, else told as unknown.
     """
 
     def describe(self) -> AgentDescription: ...

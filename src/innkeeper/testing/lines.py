@@ -12,6 +12,8 @@ from innkeeper.core.messages import Message
 from innkeeper.core.runs import Parameters, Resumption, Turn
 from innkeeper.ports.agents import Runtime
 
+_BUSY = 3  # turns of the loop that a server takes for other runs before it has taken an event
+
 
 class RecordedRun:
     """`log` is what the runtime yielded and, at their places, the messages that it was given.
@@ -56,6 +58,8 @@ class RecordedRun:
         said = tuple(Message("user", one) if isinstance(one, str) else one for one in messages)
         turn = Turn(said, parameters or Parameters(), stream=True, resumption=resumption)
         async for event in runtime.run(turn, self._context):
+            for _ in range(_BUSY):
+                await asyncio.sleep(0)
             self.log.append(event)
             seen(event)
         return self.log
