@@ -220,7 +220,7 @@ class Stream(Response):
         self._on_trouble = on_trouble
         self._at_end = at_end
         self._farewell = farewell
-        self._turn = turn
+        self._context = turn.context if turn is not None else None  # not the turn, which knows its response
         self._has_begun = False
         if turn is not None:
             turn.response = self
@@ -228,7 +228,7 @@ class Stream(Response):
 
     @property
     def original_response(self) -> Any:
-        return self._turn.context.original_response if self._turn else None
+        return self._context.original_response if self._context else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         watch = _Disconnects(receive, self._reading.close)
