@@ -30,7 +30,7 @@ from innkeeper.services.tails import Ending, Tail
 _logger = logging.getLogger(__name__)
 
 _DISCONNECT_CHECK_SECONDS = 0.05
-_OPENING_SECONDS = 0.003
+_OPENING_SECONDS = 0.02
 """How long a stream's first frame waits for company; an agent that answers at once then costs one send less."""
 
 
@@ -222,6 +222,7 @@ class Stream(Response):
         self._farewell = farewell
         self._context = turn.context if turn is not None else None  # not the turn, which knows its response
         self._has_begun = False
+        self._is_complete = False
         if turn is not None:
             turn.response = self
         self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no", **(headers or {})})
@@ -235,7 +236,7 @@ class Stream(Response):
         try:
             start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
             await self._send_log(start, send, scope["app"].state.innkeeper.heartbeat_seconds)
-            if not watch.is_gone:
+            if not watch.is_gone and not self._is_complete:
                 await send({"type": "http.response.body", "body": self._last_words(), "more_body": False})
         finally:
             watch.cancel()
@@ -247,7 +248,7 @@ class Stream(Response):
         return self._at_end()
 
     async def _send_log(self, start: Message, send: Callable[[Any], Awaitable[None]], heartbeat: float) -> None:
-        reading, encode = self._reading, self._encode
+        reading = self._reading
         opening: list[Segment] = []
         try:
             while len(opening) < 2 and (batch := await reading.next(_OPENING_SECONDS)):
@@ -255,13 +256,20 @@ class Stream(Response):
             self._has_begun = True
             await send(start)
             if opening:
-                await send({"type": "http.response.body", "body": encode(opening), "more_body": True})
-            while (batch := await reading.next(heartbeat)) is not None:
-                data = encode(batch) if batch else b": keep-alive\n\n"
-                if data:
-                    await send({"type": "http.response.body", "body": data, "more_body": True})
+                await self._send_batch(opening, send)
+            while not self._is_complete and (batch := await reading.next(heartbeat)) is not None:
+                await self._send_batch(batch, send)
         except StorageUnavailable as error:
             await self._send_trouble(error, start, send, opening)
+
+    async def _send_batch(self, batch: list[Segment], send: Callable[[Any], Awaitable[None]]) -> None:
+        """What came next, or a sign of life; what is known to be the last takes the end of the response along."""
+        data = self._encode(batch) if batch else b": keep-alive\n\n"
+        if self._reading.is_complete:
+            self._is_complete = True
+            data += self._last_words()
+        if data or self._is_complete:
+            await send({"type": "http.response.body", "body": data, "more_body": not self._is_complete})
 
     async def _send_trouble(
         self, error: StorageUnavailable, start: Message, send: Callable[[Any], Awaitable[None]], opening: list[Segment]

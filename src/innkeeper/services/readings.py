@@ -57,6 +57,12 @@ class RunReading:
                 return []
         return None
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether it is known, without asking the store, that nothing follows what has been read."""
+        tail = self._tail
+        return tail is not None and tail.ended.done() and tail.head == self.after
+
     async def _ready(self) -> list[Segment]:
         """What is there now: from memory, or from the store when memory no longer reaches back that far."""
         recent = self._tail.recent(self.after) if self._tail is not None else None
