@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from innkeeper.core.events import ToolCalled, ToolReturned, payload, read
+from innkeeper.core.events import TextDelta, ToolCalled, ToolReturned, payload, read, text_payloads
 from innkeeper.services.assembling import Assembler
 
 
@@ -50,3 +50,8 @@ def test_an_odd_result_still_answers_its_call_in_the_history(result: object) -> 
     assembler.feed(ToolReturned("statistics", "c1", result))
     assert [message.role for message in assembler.messages()] == ["assistant", "tool"]
     json.loads(str(assembler.messages()[1].content), parse_constant=_refuse)
+
+
+def test_texts_encoded_in_a_row_are_the_bytes_of_their_events() -> None:
+    texts = ["Hello", ' "you"\n', "é\u2028\t\\", "}\n{"]
+    assert text_payloads(texts).split(b"\n") == [payload(TextDelta(text)) for text in texts]

@@ -8,7 +8,7 @@ Invariant: a run's log begins with `RunStarted` and ends with exactly one `RunEn
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from json.encoder import encode_basestring  # the C scanner: escapes what JSON demands and nothing else
 from math import isfinite
@@ -141,6 +141,14 @@ def payload(event: Event) -> bytes:
     if type(event) is RunEnded:
         return _ended(event)
     return json_bytes(_shown(event))
+
+
+_NEXT_TEXT = '}\n{"type":"text","content":'
+
+
+def text_payloads(texts: Iterable[str]) -> bytes:
+    """The payloads of a `TextDelta` for each of `texts`, joined by newlines; the texts are what UTF-8 can carry."""
+    return ('{"type":"text","content":' + _NEXT_TEXT.join(map(encode_basestring, texts)) + "}").encode()
 
 
 def _ended(event: RunEnded) -> bytes:

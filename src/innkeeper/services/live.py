@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from json.encoder import encode_basestring
 
 from innkeeper.core.changes import AppendEvents, Delivered, DeliverInjections, Fence, Outcome, Segment, Stale
 from innkeeper.core.context import RunContext
@@ -23,6 +22,7 @@ from innkeeper.core.events import (
     TextDelta,
     UsageReported,
     payload,
+    text_payloads,
 )
 from innkeeper.core.injections import InjectedMessage
 from innkeeper.core.runs import OnDisconnect, Run
@@ -37,7 +37,8 @@ _logger = logging.getLogger(__name__)
 MAX_PENDING = 256
 MAX_OUTPUT = 16 * 1024 * 1024
 _RETRY_SECONDS = 0.25
-_TEXT_HEAD = b'{"type":"text","content":'
+_EVENT_BYTES = 32
+"""About what an event of text costs beside its text."""
 
 
 class LiveRun(Tail):
@@ -69,7 +70,9 @@ class LiveRun(Tail):
         self._journal = journal
         self._injections = injections
         self._last_seq = run.last_seq
+        self._texts: list[str] = []
         self._pending: list[bytes] = []
+        self._pending_count = 0
         self._bytes = 0
         self._in_flight: Segment | None = None
         self._is_committing = False
@@ -96,15 +99,13 @@ class LiveRun(Tail):
             if assembler.needs_care:
                 self._continue_text(content)
                 return
-            self._check_room(len(content))
-            try:
-                data = _TEXT_HEAD + encode_basestring(content).encode() + b"}"
-            except UnicodeEncodeError:
-                content = _scrubbed(content)
-                data = payload(TextDelta(content))
+            size = len(content) + _EVENT_BYTES
+            if not str.isascii(content):  # a TypeError here, for what is no text, fails this run and nothing else
+                content, size = _scrubbed(content), size + 3 * len(content)
+            self._check_room(size)
             assembler.said.append(content)
-            self._pending.append(data)
-            self._bytes += len(data)
+            self._texts.append(content)
+            self._bytes += size
             if not self._flush_is_due:
                 self._after_append()
             return
@@ -142,9 +143,18 @@ class LiveRun(Tail):
         self.publish(segment)
 
     def _append(self, data: bytes) -> None:
+        self._encode_texts()
         self._pending.append(data)
+        self._pending_count += 1
         self._bytes += len(data)
         self._after_append()
+
+    def _encode_texts(self) -> None:
+        """Texts that came in a row are encoded in a row, which costs a third."""
+        if self._texts:
+            self._pending.append(text_payloads(self._texts))
+            self._pending_count += len(self._texts)
+            self._texts = []
 
     def _after_append(self) -> None:
         """Have what is pending flushed in the next turn of the loop."""
@@ -155,17 +165,23 @@ class LiveRun(Tail):
     @property
     def is_backlogged(self) -> bool:
         """Whether the agent should wait for the store."""
-        return len(self._pending) >= MAX_PENDING
+        return self._pending_count + len(self._texts) >= MAX_PENDING
+
+    @property
+    def _has_pending(self) -> bool:
+        return bool(self._texts or self._pending)
 
     def _flush(self) -> None:
         self._flush_is_due = False
-        if not self._is_committing and self._pending and not self.is_settling:
+        if not self._is_committing and self._has_pending and not self.is_settling:
             self._commit(self._cut())
 
     def _cut(self) -> Segment:
         """Everything pending as one segment."""
+        self._encode_texts()
         pending, self._pending = self._pending, []
-        segment = Segment(self._last_seq + 1, len(pending), b"\n".join(pending))
+        count, self._pending_count = self._pending_count, 0
+        segment = Segment(self._last_seq + 1, count, b"\n".join(pending))
         self._last_seq = segment.last_seq
         return segment
 
@@ -199,7 +215,7 @@ class LiveRun(Tail):
 
     async def drained(self) -> None:
         """Wait until nothing of this run is on its way to the store."""
-        while self._is_committing or (self._pending and not self.is_settling):
+        while self._is_committing or (self._has_pending and not self.is_settling):
             await self.changed()
 
     async def saved(self) -> None:
@@ -208,7 +224,9 @@ class LiveRun(Tail):
 
     def last_segment(self, *events: Event) -> Segment:
         """What is pending and these final events, as the segment that ends the log."""
+        self._encode_texts()
         self._pending.extend(payload(event) for event in events)
+        self._pending_count += len(events)
         return self._cut()
 
     # receiving
@@ -279,4 +297,8 @@ class LiveRun(Tail):
 
 def _scrubbed(content: str) -> str:
     """Text that UTF-8 can carry: lone surrogates become U+FFFD."""
-    return content.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    try:
+        content.encode()
+    except UnicodeEncodeError:
+        return content.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return content
