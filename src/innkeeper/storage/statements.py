@@ -6,8 +6,9 @@ serves the synchronous SQLite driver and the asynchronous PostgreSQL one.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import cached_property
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy.dialects import sqlite
@@ -17,17 +18,18 @@ Row = Sequence[Any]
 Rows = Sequence[Row]
 
 
-class Compiled(NamedTuple):
+class Compiled:
     """SQL with positional placeholders; `constants` are literals that the construct itself carried."""
 
-    sql: str
-    names: tuple[str, ...]
-    constants: Mapping[str, Any]
+    def __init__(self, sql: str, names: Sequence[str], constants: Mapping[str, Any]) -> None:
+        self.sql = sql
+        self._constants = constants
+        self._pick: Callable[[Mapping[str, Any]], tuple[Any, ...]] = (
+            itemgetter(*names) if len(names) > 1 else lambda values: tuple(values[name] for name in names)
+        )
 
-    def arguments(self, values: Mapping[str, Any]) -> list[Any]:
-        if self.constants:
-            values = {**self.constants, **values}
-        return [values[name] for name in self.names]
+    def arguments(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        return self._pick({**self._constants, **values} if self._constants else values)
 
 
 class Statement:
@@ -53,7 +55,7 @@ class Statement:
 def _compile(element: ClauseElement, dialect: Any) -> Compiled:
     compiled: Any = element.compile(dialect=dialect)
     constants = {name: value for name, value in compiled.params.items() if value is not None}
-    return Compiled(str(compiled), tuple(compiled.positiontup or ()), constants)
+    return Compiled(str(compiled), compiled.positiontup or (), constants)
 
 
 class Query(NamedTuple):

@@ -47,6 +47,7 @@ class SqliteJournal:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self._cursor = connection.cursor()
         self._queue: deque[_Entry] = deque()
         self._thread = ThreadPoolExecutor(1, "innkeeper-writer")
         self._is_busy = False
@@ -122,7 +123,7 @@ class SqliteJournal:
             entry.failure = refusal
 
     def _drive(self, entry: _Entry) -> Outcomes:
-        execute = self._connection.execute
+        cursor = self._cursor
         running = call(entry.changes, entry.fence)
         try:
             query = next(running)
@@ -130,7 +131,7 @@ class SqliteJournal:
                 statement, values = query
                 sql = statement.sqlite
                 entry.wrote |= statement.writes
-                cursor = execute(sql.sql, sql.arguments(values))
+                cursor.execute(sql.sql, sql.arguments(values))
                 query = running.send(cursor.fetchall() if statement.returns else ())
         except StopIteration as stop:
             outcomes: Outcomes = stop.value
