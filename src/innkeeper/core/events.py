@@ -259,12 +259,15 @@ def _shown(event: Event) -> dict[str, object]:  # one arm an event: long because
             assert_never(event)
 
 
+_decode = json.JSONDecoder().decode
+
+
 def read(data: bytes) -> Event:
     """The event that `payload` encoded.
 
     Raises: ValueError if the bytes are not such a payload.
     """
-    raw = json.loads(data)
+    raw = _decode(data.decode())
     reader = _READERS.get(raw.get("type"))
     if reader is None:
         raise ValueError(f"not an event: {data[:80]!r}")

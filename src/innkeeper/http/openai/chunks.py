@@ -16,7 +16,6 @@ from innkeeper.core.events import (
     ReasoningDelta,
     RunEnded,
     RunFailed,
-    RunStarted,
     ToolCalled,
     json_string,
     read,
@@ -95,18 +94,17 @@ class ChunkEncoder:
         return b"".join([self._segment(segment) for segment in batch])
 
     def _segment(self, segment: Segment) -> bytes:
+        """A segment that is all text, but for its last event at most, is taken apart and joined anew at once."""
         data, last = segment.data, b""
-        if not data.startswith(_TEXT_HEAD):
+        texts = data[_AFTER_HEAD:].split(_NEXT_TEXT) if data.startswith(_TEXT_HEAD) else []
+        if len(texts) == segment.count:
+            texts[-1] = texts[-1][:-1]
+        elif texts and len(texts) == segment.count - 1 and b"\n" in texts[-1]:
+            texts[-1], _, last = texts[-1].rpartition(b"}\n")
+        else:
             return b"".join([self._frame(one) for one in data.split(b"\n")])
-        texts = data.count(_NEXT_TEXT) + 1
-        if texts == segment.count - 1:
-            data, _, last = data.rpartition(b"\n")
-            if last.startswith(_TEXT_HEAD):
-                return b"".join([self._frame(one) for one in segment.data.split(b"\n")])
-        elif texts != segment.count:
-            return b"".join([self._frame(one) for one in data.split(b"\n")])
-        joined = data[_AFTER_HEAD:-1].replace(_NEXT_TEXT, self._text_tail + self._text_head)
-        return self._text_head + joined + self._text_tail + (self._other(last) if last else b"")
+        joined = (self._text_tail + self._text_head).join(texts)
+        return b"".join((self._text_head, joined, self._text_tail, self._other(last) if last else b""))
 
     def _frame(self, data: bytes) -> bytes:
         if data.startswith(_TEXT_HEAD):
@@ -114,9 +112,9 @@ class ChunkEncoder:
         return self._other(data)
 
     def _other(self, data: bytes) -> bytes:
+        if data.startswith(_RUN_HEAD):
+            return self._head + _OPENING
         match read(data):
-            case RunStarted():
-                return self._delta({"role": "assistant", "content": ""})
             case ReasoningDelta(content):
                 quoted = json_string(content)
                 return self._head + (b',"choices":[{"index":0,"delta":{"reasoning_content":' + quoted + self._text_tail)
@@ -130,8 +128,7 @@ class ChunkEncoder:
                 return b""
 
     def _delta(self, delta: Mapping[str, Any], finish_reason: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        return self._head + b',"choices":' + _dumps([choice]) + b"}\n\n"
+        return self._head + _choice(delta, finish_reason)
 
     def _tool_call(self, call: ToolCalled) -> bytes:
         use = {
@@ -152,6 +149,16 @@ class ChunkEncoder:
         if self._include_usage and end.usage is not None:
             frames += self._head + b',"choices":[],"usage":' + _dumps(shown_usage(end.usage)) + b"}\n\n"
         return frames + DONE
+
+
+def _choice(delta: Mapping[str, Any], finish_reason: str | None = None) -> bytes:
+    """What follows the head in a frame with one choice."""
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    return b',"choices":' + _dumps([choice]) + b"}\n\n"
+
+
+_RUN_HEAD = b'{"type":"run",'
+_OPENING = _choice({"role": "assistant", "content": ""})
 
 
 def error_frame(error: Mapping[str, Any]) -> bytes:
