@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from typing import Any
 
 from fastapi import FastAPI
@@ -48,7 +49,16 @@ def attach(app: FastAPI, *, settings: Settings | None = None, agents: AppAgents 
 def app_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """FastAPI's options for an app of ours: its own pages of documentation are off, unless they are asked for."""
     pages = dict.fromkeys(_PAGES) if has_documents(options) else {}
-    return {"title": "Innkeeper", "version": __version__, "description": _DESCRIPTION, **pages, **options}
+    telemetry = {} if _can_report() else {"telemetry": _NO_TELEMETRY}
+    return {"title": "Innkeeper", "version": __version__, "description": _DESCRIPTION, **pages, **telemetry, **options}
+
+
+_NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False}
+
+
+def _can_report() -> bool:
+    """Whether OpenTelemetry's SDK is installed. Without it FastAPI would look in vain for one at each request."""
+    return find_spec("opentelemetry") is not None and find_spec("opentelemetry.sdk") is not None
 
 
 def has_documents(options: Mapping[str, Any]) -> bool:
