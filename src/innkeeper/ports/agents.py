@@ -22,6 +22,7 @@ class Runtime(Protocol):
     - `describe()` is cheap, does no I/O and shows neither instructions nor secrets.
     - `run()` yields text in the order in which the model wrote it; what it yields joined together is the
       output. A tool's `ToolReturned` follows its `ToolCalled` with the same id.
+    - A plain `str` that `run()` yields is text, as its `TextDelta` would be.
     - `run()` yields `UsageReported` only with figures that the framework gave.
     - A call in `ToolCalled(is_client_side=True)` is the client's to answer: the run ends after it.
     - `run()` never blocks the event loop: synchronous user code goes to a thread.
@@ -33,7 +34,7 @@ class Runtime(Protocol):
 
     def describe(self) -> AgentDescription: ...
 
-    def run(self, turn: Turn, context: RunContext) -> AsyncIterator[AgentEvent]: ...
+    def run(self, turn: Turn, context: RunContext) -> AsyncIterator[AgentEvent | str]: ...
 
 
 Resolver = Callable[[str], Any | Awaitable[Any]]

@@ -1,7 +1,7 @@
 """Calls: one user function of any kind (plain, async, generator, async generator), played as events.
 
 What a function is and what it takes is settled at construction; a run only calls it. Results that are not
-plain text are read by `results`. Invariant: text costs no more than its `TextDelta`.
+plain text are read by `results`. Invariant: text passes through as it is.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any
 
 from innkeeper.core.context import RunContext, get_context, set_context, set_wait
 from innkeeper.core.errors import AgentFailed
-from innkeeper.core.events import AgentEvent, TextDelta
+from innkeeper.core.events import AgentEvent
 from innkeeper.core.runs import Turn
 from innkeeper.runtimes.results import Reader, is_stream, settled
 from innkeeper.runtimes.signatures import Arguments
 from innkeeper.runtimes.threads import Threads, waiting
 
-Play = Callable[[Turn, RunContext], AsyncGenerator[AgentEvent, None]]
+Play = Callable[[Turn, RunContext], AsyncGenerator[AgentEvent | str, None]]
 
 
 class Call:
@@ -46,19 +46,19 @@ class Call:
             return self._play_generator
         return self._play_function
 
-    async def _play_coroutine(self, turn: Turn, context: RunContext) -> AsyncGenerator[AgentEvent, None]:
+    async def _play_coroutine(self, turn: Turn, context: RunContext) -> AsyncGenerator[AgentEvent | str, None]:
         arguments, named = self._arguments.of(turn, context)
         with _Entered(context):
             result = await self._function(*arguments, **named)
             if type(result) is str:
                 if result:
-                    yield TextDelta(result)
+                    yield result
                 return
             async with aclosing(self._result(result, turn, context)) as events:
                 async for event in events:
                     yield event
 
-    async def _play_async_generator(self, turn: Turn, context: RunContext) -> AsyncGenerator[AgentEvent, None]:
+    async def _play_async_generator(self, turn: Turn, context: RunContext) -> AsyncGenerator[AgentEvent | str, None]:
         arguments, named = self._arguments.of(turn, context)
         with _Entered(context):
             reader: Reader | None = None
@@ -66,7 +66,7 @@ class Call:
                 async for item in items:
                     if type(item) is str:
                         if item:
-                            yield TextDelta(item)
+                            yield item
                         continue
                     reader = reader or Reader(context, self._threads)
                     if not is_stream(item):
@@ -80,14 +80,14 @@ class Call:
                 for event in reader.flush():
                     yield event
 
-    async def _play_generator(self, turn: Turn, context: RunContext) -> AsyncGenerator[AgentEvent, None]:
+    async def _play_generator(self, turn: Turn, context: RunContext) -> AsyncGenerator[AgentEvent | str, None]:
         arguments, named = self._arguments.of(turn, context)
         with _Entered(context):
             async with aclosing(self._result(self._function(*arguments, **named), turn, context)) as events:
                 async for event in events:
                     yield event
 
-    async def _play_function(self, turn: Turn, context: RunContext) -> AsyncGenerator[AgentEvent, None]:
+    async def _play_function(self, turn: Turn, context: RunContext) -> AsyncGenerator[AgentEvent | str, None]:
         arguments, named = self._arguments.of(turn, context)
         with _Entered(context):
             result = await self._threads.call(partial(self._function, *arguments, **named))
@@ -95,7 +95,7 @@ class Call:
                 async for event in events:
                     yield event
 
-    async def _result(self, result: object, turn: Turn, context: RunContext) -> AsyncGenerator[AgentEvent, None]:
+    async def _result(self, result: object, turn: Turn, context: RunContext) -> AsyncGenerator[AgentEvent | str, None]:
         result = await settled(result)
         if result is None and self._otherwise is not None:
             events = self._otherwise(turn, context)

@@ -37,7 +37,7 @@ class FunctionRuntime:
     def describe(self) -> AgentDescription:
         return with_pricing(self._description, self._function)
 
-    def run(self, turn: Turn, context: RunContext) -> AsyncGenerator[AgentEvent, None]:
+    def run(self, turn: Turn, context: RunContext) -> AsyncGenerator[AgentEvent | str, None]:
         return self._call.play(turn, context)
 
 

@@ -42,7 +42,7 @@ class ObjectRuntime:
     def describe(self) -> AgentDescription:
         return with_pricing(self._description, *self._priced)
 
-    def run(self, turn: Turn, context: RunContext) -> AsyncGenerator[AgentEvent, None]:
+    def run(self, turn: Turn, context: RunContext) -> AsyncGenerator[AgentEvent | str, None]:
         return (self._streamed if turn.stream else self._plain).play(turn, context)
 
 

@@ -86,29 +86,36 @@ class LiveRun(Tail):
 
     # writing
 
-    def emit(self, event: AgentEvent) -> None:
+    def emit(self, event: AgentEvent | str) -> None:
         """Take what the agent yielded into the log.
 
         Raises: AgentFailed once the output exceeds its bound.
         """
-        assembler = self.assembler
-        if type(event) is TextDelta:
+        if isinstance(event, str):
+            content = event
+        elif isinstance(event, TextDelta):
             content = event.content
-            if not content:
-                return
-            if assembler.needs_care:
-                self._continue_text(content)
-                return
-            size = len(content) + _EVENT_BYTES
-            if not str.isascii(content):  # a TypeError here, for what is no text, fails this run and nothing else
-                content, size = _scrubbed(content), size + 3 * len(content)
-            self._check_room(size)
-            assembler.said.append(content)
-            self._texts.append(content)
-            self._bytes += size
-            if not self._flush_is_due:
-                self._after_append()
+        else:
+            self._emit_other(event)
             return
+        if not content:
+            return
+        assembler = self.assembler
+        if assembler.needs_care:
+            self._continue_text(content)
+            return
+        size = len(content) + _EVENT_BYTES
+        if not str.isascii(content):  # a TypeError here, for what is no text, fails this run and nothing else
+            content, size = _scrubbed(content), size + 3 * len(content)
+        self._check_room(size)
+        assembler.said.append(content)
+        self._texts.append(content)
+        self._bytes += size
+        if not self._flush_is_due:
+            self._after_append()
+
+    def _emit_other(self, event: AgentEvent) -> None:
+        assembler = self.assembler
         if isinstance(event, FinishNoted):
             assembler.feed(event)
             return
@@ -130,8 +137,8 @@ class LiveRun(Tail):
         assembler.close_step()
         separator = assembler.separator(content)
         if separator:
-            self.emit(TextDelta(separator))
-        self.emit(TextDelta(content))
+            self.emit(separator)
+        self.emit(content)
 
     def tell(self, event: Event) -> None:
         """Put an event of the server's own into the log."""

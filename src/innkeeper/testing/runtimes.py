@@ -56,7 +56,8 @@ async def play(
 ) -> list[AgentEvent]:
     """The events of one turn. A string is a user's message; further keywords are those of `Turn`."""
     said = tuple(Message("user", one) if isinstance(one, str) else one for one in messages)
-    return [event async for event in runtime.run(Turn(said, **turn), context or new_context())]
+    events = runtime.run(Turn(said, **turn), context or new_context())
+    return [TextDelta(event) if isinstance(event, str) else event async for event in events]
 
 
 def text_of(events: list[AgentEvent]) -> str:
@@ -156,13 +157,13 @@ class RuntimeContract:
         assert [text_of(events) for events in _run(together())] == said
 
     def test_a_run_can_be_left_early(self) -> None:
-        async def left() -> AgentEvent:
+        async def left() -> AgentEvent | str:
             events = self.echo_runtime().run(Turn((Message("user", "a b c"),), stream=True), new_context())
             first = await anext(events)
             await _close(events)
             return first
 
-        assert isinstance(_run(left()), AgentEvent)
+        assert isinstance(_run(left()), AgentEvent | str)
 
     def test_a_runtime_fails_by_raising(self) -> None:
         try:
@@ -290,7 +291,7 @@ def _run(coroutine: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(coroutine)
 
 
-async def _close(events: AsyncIterator[AgentEvent]) -> None:
+async def _close(events: AsyncIterator[AgentEvent | str]) -> None:
     close = getattr(events, "aclose", None)
     if close is not None:
         await close()
