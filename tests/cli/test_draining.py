@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
+import os
 import signal
 import socket
 import time
@@ -63,6 +65,34 @@ def test_requests_that_wait_in_the_backlog_are_answered(innkeeper_server: Server
     assert server.wait(timeout=5) == 0
 
 
+async def test_who_connects_while_the_server_stops_is_answered_or_refused_and_never_cut_off(
+    innkeeper_server: ServerFactory,
+) -> None:
+    innkeeper_server.write("mine.py", ECHO)
+    server = innkeeper_server("mine.py")
+    answered = 0
+
+    async def knock() -> None:
+        nonlocal answered
+        while True:
+            try:
+                answers, requests = await asyncio.open_connection("127.0.0.1", server.port)
+            except ConnectionRefusedError:
+                return
+            with closing(requests):
+                requests.write(b"GET /live HTTP/1.0\r\nhost: localhost\r\n\r\n")
+                assert b"alive" in await answers.read()
+            answered += 1
+
+    async with asyncio.TaskGroup() as knocking:
+        for _ in range(16):
+            knocking.create_task(knock())
+        while answered < 500:
+            await asyncio.sleep(0.01)
+        server.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(server.wait) == 0
+
+
 def test_ready_says_at_once_that_the_server_leaves_while_it_still_answers(innkeeper_server: ServerFactory) -> None:
     innkeeper_server.write("mine.py", ECHO)
     server = innkeeper_server("mine.py")
@@ -71,6 +101,7 @@ def test_ready_says_at_once_that_the_server_leaves_while_it_still_answers(innkee
         wait_until_leaving(first)
         ready = get(second, "/ready")
         assert (ready.status, ready.headers["connection"]) == (503, "close")
+        time.sleep(0.25)  # of the half second in which a client may not know it yet
         third.request("POST", "/chat", QUESTION, JSON)
         answer = third.getresponse()
         assert json.load(answer)["output"] == "You said: Hello"
@@ -86,8 +117,10 @@ def test_the_port_is_free_for_the_next_server_while_runs_are_drained(innkeeper_s
     with ThreadPoolExecutor() as pool:
         asked = pool.submit(httpx2.post, f"{server.url}/chat", json={"input": "Hello"}, timeout=20, trust_env=False)
         server.wait_for_log("(began)")
-        server.send_signal(signal.SIGTERM)
-        server.wait_for_refusal(timeout=1)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as idle:
+            server.send_signal(signal.SIGTERM)
+            server.wait_for_refusal(timeout=1)
+            assert idle.recv(1) == b"" and not asked.done()
         with socket.create_server(("127.0.0.1", server.port)):
             answer = asked.result()
     assert answer.json()["output"] == "done"
@@ -113,6 +146,26 @@ def test_a_server_to_which_nobody_is_connected_ends_without_waiting(innkeeper_se
     began = time.monotonic()
     assert server.terminate() == 0
     assert time.monotonic() - began < 0.5
+
+
+FORKING = """
+import os, time
+
+def forking(messages):
+    if os.fork() == 0:
+        time.sleep(600)
+    return "forked"
+"""
+
+
+def test_a_process_that_an_agent_forked_does_not_keep_the_port(innkeeper_server: ServerFactory) -> None:
+    innkeeper_server.write("mine.py", FORKING)
+    server = innkeeper_server("mine.py:forking")
+    answer = httpx2.post(f"{server.url}/chat", json={"input": "Hello"}, timeout=20, trust_env=False)
+    assert answer.json()["output"] == "forked"
+    os.kill(server.pid, signal.SIGKILL)
+    server.wait_for_refusal(timeout=2)
+    server.kill()
 
 
 ENDLESS = """

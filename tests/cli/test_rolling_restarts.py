@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from pathlib import Path
 
 import httpx2
 
-from tests.cli.conftest import ECHO
+from tests.cli.conftest import ECHO, Folder
 from tests.support.balancers import Balancer, balancing
 from tests.support.servers import ServerFactory, ServerProcess
 
@@ -60,9 +59,11 @@ async def restart(server: ServerProcess) -> None:
     await asyncio.to_thread(server.start)
 
 
-async def test_a_rolling_restart_fails_no_request(innkeeper_server: ServerFactory, tmp_path: Path) -> None:
+async def test_a_rolling_restart_fails_no_request(innkeeper_server: ServerFactory, postgres_database: str) -> None:
+    env = {"DATABASE_URL": postgres_database}
+    assert Folder(innkeeper_server.folder).run("migrate", env=env).code == 0
     innkeeper_server.write("mine.py", ECHO)
-    replicas = [innkeeper_server("mine.py", "--data-dir", str(tmp_path / name)) for name in ("one", "two")]
+    replicas = [innkeeper_server("mine.py", env=env) for _ in range(2)]
     async with balancing(*(replica.port for replica in replicas)) as balancer:
         crowd = Crowd(balancer)
         asking = asyncio.create_task(crowd.ask())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import socket
 import sys
@@ -12,6 +13,7 @@ import pytest
 from tests.cli.conftest import ECHO, Folder
 from tests.support.openai_upstream import running_upstream
 from tests.support.servers import ServerFactory, clean_environment
+from tests.support.services import free_port
 from tests.support.terminals import CTRL_C, terminal
 
 INNKEEPER = [sys.executable, "-m", "innkeeper"]
@@ -249,6 +251,21 @@ def test_a_port_in_use_is_told_with_who_holds_it_before_anything_is_loaded(folde
     assert re.fullmatch(
         rf"Port {port} is in use( by process \d+ \(.+\))?\. Stop that, or choose another port with --port\.", message
     )
+
+
+def test_the_port_refuses_until_there_is_somebody_to_answer(innkeeper_server: ServerFactory) -> None:
+    probing = "import socket, sys\nprint(socket.socket().connect_ex(('127.0.0.1', int(sys.argv[-1]))))\n"
+    innkeeper_server.write("mine.py", probing + ECHO)
+    server = innkeeper_server("mine.py")
+    assert server.log.startswith(f"{errno.ECONNREFUSED}\n")
+
+
+def test_a_port_that_is_taken_while_the_target_is_loaded_is_told_in_one_line(folder: Folder) -> None:
+    port = free_port()
+    taking = f"import socket\nholder = socket.create_server(('127.0.0.1', {port}))\n"
+    folder.write("mine.py", taking + ECHO)
+    message = folder.error("serve", "mine.py", "--port", str(port))
+    assert message.startswith(f"Port {port} is in use")
 
 
 def test_a_data_folder_that_is_held_is_told_in_one_line(innkeeper_server: ServerFactory) -> None:

@@ -131,11 +131,12 @@ def test_a_machine_that_was_suspended_is_nobodys_fault(server: ServerProcess) ->
     begin(server, "works")
     for number in range(6):
         server.send_signal(signal.SIGSTOP)
-        time.sleep(0.5)
+        time.sleep(1)
         server.send_signal(signal.SIGCONT)
         assert ask(server, "echo").status_code == 200
         time.sleep(0.2 + number / 100)
-    assert "blocked" not in server.log
+    # A step of this agent is long only where the machine has no time for it, and never as long as the suspension.
+    assert all(float(lasted) < 0.9 for lasted in re.findall(r"it was blocked for ([\d.]+) s", server.log))
 
 
 def test_health_is_answered_at_once_while_agents_block_and_burn(server: ServerProcess) -> None:

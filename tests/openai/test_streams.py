@@ -10,6 +10,12 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionChunk
 
+from innkeeper.core.changes import Segment
+from innkeeper.core.events import Event, MessageInjected, RunResumed, TextDelta, payload
+from innkeeper.core.identity import LOCAL_OWNER
+from innkeeper.core.runs import Run, RunStatus
+from innkeeper.core.times import Instant
+from innkeeper.http.openai.chunks import ChunkEncoder
 from tests.openai.hosts import MODEL_AGENTS
 from tests.support.openai_upstream import Reply, Upstream
 
@@ -123,3 +129,26 @@ def test_same_run_is_encoded_alike_for_native_readers(http: httpx2.Client) -> No
     events = http.get(f"/runs/{answer.headers['x-run-id']}/events").text
     assert '"type":"text","content":"You "' in events
     assert events.endswith("data: [DONE]\n\n")
+
+
+def test_that_a_run_was_taken_up_again_or_steered_is_no_part_of_its_chunks() -> None:
+    run = Run(
+        id="run_1",
+        owner=LOCAL_OWNER,
+        user_id="local",
+        session_key="key",
+        session_id="s",
+        agent_name="echo",
+        endpoint="/v1/chat/completions",
+        status=RunStatus.RUNNING,
+        turn=1,
+        created_at=Instant(0),
+    )
+    told: tuple[Event, ...] = (
+        RunResumed(2, 5, is_restart=True),
+        MessageInjected("Hush", "inj_1"),
+        MessageInjected("Hi", "inj_2", True),
+    )
+    text = payload(TextDelta("Hello"))
+    encoded = ChunkEncoder(run)([Segment(7, 5, b"\n".join((text, *map(payload, told), text)))])
+    assert encoded == ChunkEncoder(run)([Segment(7, 2, b"\n".join((text, text)))])

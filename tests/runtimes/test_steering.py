@@ -9,12 +9,16 @@ from typing import Any
 
 import agents
 import pytest
+from openai import AsyncOpenAI
 
 from innkeeper.core.context import ToolCall, get_context, get_tool_call
 from innkeeper.core.errors import AgentFailed
 from innkeeper.core.events import AgentEvent, MessageInjected, StepChanged, TextDelta, ToolCalled, ToolReturned
+from innkeeper.core.messages import Message, ToolUse
 from innkeeper.runtimes.openai_agents import OpenAIAgentsRuntime
+from innkeeper.runtimes.openai_agents_steering import Intervention
 from innkeeper.runtimes.settings import RuntimeSettings
+from innkeeper.runtimes.steering import Steering
 from innkeeper.testing.lines import RecordedRun
 from innkeeper.testing.runtimes import new_context
 from tests.support.openai_upstream import Reply, Upstream
@@ -141,6 +145,19 @@ async def test_no_tool_runs_before_the_calls_of_its_answer_are_on_disk(
     assert [len(calls) for calls in on_disk] == [2, 2, 3]
 
 
+async def test_no_tool_runs_ahead_of_a_reader_who_is_slow(serve: Serve, run: RecordedRun, upstream: Upstream) -> None:
+    said: list[tuple[int, int]] = []
+
+    def look() -> str:
+        on_disk = run.log[: run.saved_events]
+        said.append((len(only(TextDelta, on_disk)), len(only(ToolCalled, on_disk))))
+        return "ok"
+
+    upstream.script([Reply("word " * 999 + "word", calls=(("look", {}),)), "done"])
+    await run.play(serve([look]), "go", seen=injecting(run, "one"))
+    assert said == [(1000, 1)]
+
+
 async def test_a_tool_finds_its_call_in_threads_and_tasks_and_beside_others(
     serve: Serve, run: RecordedRun, upstream: Upstream
 ) -> None:
@@ -181,6 +198,16 @@ async def test_a_tool_in_a_thread_may_take_the_injected_messages_itself(
     await run.play(serve([listen]), "go", seen=injecting(run, "one"))
     assert taken == ["one"]
     assert heard(upstream.requests[1]) == ["user go", "call listen", "result ok"]
+
+
+async def test_what_a_tool_took_itself_follows_its_result_in_later_turns(
+    serve: Serve, run: RecordedRun, upstream: Upstream
+) -> None:
+    use = ToolUse("c1", "listen", "{}")
+    before = [Message("user", "go"), Message("assistant", None, (use,)), Message("user", "one")]
+    await run.play(serve(), *before, Message("tool", "ok", tool_call_id="c1"), Message("assistant", "done"), "next")
+    told = heard(upstream.requests[0])
+    assert told == ["user go", "call listen", "result ok", "user one", "assistant done", "user next"]
 
 
 async def test_a_tool_that_waits_for_its_run_does_not_outlast_it(
@@ -259,3 +286,41 @@ async def test_a_message_outlives_a_handoff_that_rewrites_the_conversation(
     await runtime.close()
     assert heard(upstream.requests[2]) == ["user a summary", "user one"]
     assert heard(upstream.requests[3]) == ["user a summary", "user one", "call add", "result 3"]
+
+
+async def test_the_sdks_stream_is_read_to_its_end_before_tools_run_and_models_are_called(
+    run: RecordedRun, upstream: Upstream
+) -> None:
+    read: list[str] = []
+    at_start: list[int] = []
+    at_model_call: list[int] = []
+
+    async def look(n: int) -> str:
+        at_start.append(len(read))
+        return "ok"
+
+    async def end_step() -> None:
+        at_model_call.append(len(read))
+
+    upstream.script([Reply(calls=(("look", {"n": 1}), ("look", {"n": 2}))), "done"])
+    async with AsyncOpenAI(api_key="sk-1", base_url=upstream.url) as client:
+        model = agents.OpenAIChatCompletionsModel("gpt-4o", client)
+        agent: Any = agents.Agent("a", model=model, tools=[agents.function_tool(look)])
+        intervention = Intervention(Steering(new_context(), _Nobody()), end_step)
+        config = agents.RunConfig(tracing_disabled=True, call_model_input_filter=intervention.add_injected)
+        result = agents.Runner.run_streamed(agent, "go", hooks=intervention, run_config=config)
+        intervention.result = result
+        async for event in result.stream_events():
+            for _ in range(50):  # a reader that is slow
+                await asyncio.sleep(0)
+            read += [event.name] if event.type == "run_item_stream_event" else []
+    assert at_start == [2, 2]
+    assert at_model_call == [0, 4]
+
+
+class _Nobody:
+    """To whom nothing is told."""
+
+    async def __call__(self, event: AgentEvent) -> None: ...
+
+    async def caught_up(self) -> None: ...

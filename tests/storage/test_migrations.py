@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, inspect
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from innkeeper.core.changes import Accepted
 from innkeeper.core.errors import SetupError
 from innkeeper.storage import migrations, schema
 from innkeeper.storage.postgres.stores import PostgresStore
 from innkeeper.storage.sqlite.stores import SqliteStore
-from tests.support.turns import spoken, take_turn
+from tests.support.turns import (
+    Store,
+    accept,
+    accepted_by,
+    end,
+    inject,
+    injected_by,
+    spoken,
+    take_turn,
+    taken_by,
+    taken_over,
+)
 
 _PARTIAL = {"runs_one_at_a_time", "runs_unfinished", "runs_in_queue"}
 
@@ -106,3 +122,71 @@ async def test_sqlite_may_be_migrated_without_being_served(tmp_path: Path) -> No
     with pytest.raises(SetupError, match="uses the data folder"):
         await SqliteStore(store.database).migrate()
     await store.close()
+
+
+def _make_first_tables(url: str) -> None:
+    """The tables as the first revision had them."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    config.attributes["url"] = url
+    command.upgrade(config, "0001")
+
+
+async def _live_a_little(store: Store) -> str:
+    """A turn, and another that is under way; returns the id of its run."""
+    await store.open()
+    await take_turn(store, "q", "s", "a")
+    running = await accepted_by(store, accept("q2", "s"))
+    await store.close()
+    return running.run.id
+
+
+async def _goes_on(store: Store, run_id: str) -> None:
+    """The run that was under way is taken over, what is said to its session reaches it, and the session goes on."""
+    await store.open()
+    told = await injected_by(store, inject("more", run_id=run_id))
+    assert told.status == "accepted"
+    ((run, held),) = await taken_over(store)
+    assert (run.id, run.attempt, run.is_cancelling) == (run_id, 1, False)
+    await store.journal.commit((end(Accepted(run, None), "cut", status="interrupted"),), held)
+    seen = await take_turn(store, "q3", "s")
+    assert [message.text for message in seen] == ["q", "a", "q2", "cut", "more", "q3"]
+    await accepted_by(store, accept("q4", "s", background=True, webhook="https://example.com"))
+    assert await taken_by(store) is not None
+    await store.close()
+
+
+async def test_a_sqlite_database_of_the_first_revision_is_brought_up_to_date_with_what_it_holds(tmp_path: Path) -> None:
+    current, old = SqliteStore(tmp_path / "current.db"), SqliteStore(tmp_path / "old.db")
+    run_id = await _live_a_little(current)
+    await asyncio.to_thread(_make_first_tables, f"sqlite:///{old.database}")
+    with closing(sqlite3.connect(old.database)) as connection:
+        connection.execute("ATTACH ? AS current", (str(current.database),))
+        for (table,) in connection.execute("SELECT name FROM main.sqlite_master WHERE type = 'table'").fetchall():
+            names = ", ".join(row[1] for row in connection.execute(f"PRAGMA main.table_info({table})"))
+            if table != "alembic_version":
+                connection.execute(f"INSERT INTO main.{table} ({names}) SELECT {names} FROM current.{table}")
+        connection.commit()
+    assert await old.migrate() == ("0001", migrations.HEAD)
+    await _goes_on(old, run_id)
+
+
+async def test_a_postgres_database_of_the_first_revision_is_brought_up_to_date_with_what_it_holds(
+    migrated_database: str, postgres_database: str
+) -> None:
+    run_id = await _live_a_little(PostgresStore(migrated_database))
+    await asyncio.to_thread(_make_first_tables, postgres_database)
+    current, old = await asyncpg.connect(migrated_database), await asyncpg.connect(postgres_database)
+    for table in await old.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"):
+        columns = await old.fetch("SELECT column_name FROM information_schema.columns WHERE table_name = $1", table[0])
+        names = [column[0] for column in columns]
+        if table[0] != "alembic_version":
+            rows = await current.fetch(f"SELECT {', '.join(names)} FROM {table[0]}")
+            await old.copy_records_to_table(table[0], records=map(tuple, rows), columns=names)
+    await current.close()
+    await old.close()
+    store = PostgresStore(postgres_database)
+    with pytest.raises(SetupError, match=r"revision 0001, not .* Run: innkeeper migrate"):
+        await store.open()
+    assert await store.migrate() == ("0001", migrations.HEAD)
+    await _goes_on(store, run_id)

@@ -19,14 +19,22 @@ import pytest
 from innkeeper.core.changes import (
     Accepted,
     AppendMessages,
+    Cancelling,
     Change,
     DeleteSession,
+    DeliverInjections,
     Done,
     Ended,
     Fence,
+    KeepClaim,
     RecordCredits,
+    RequestCancel,
+    SettleDelivery,
+    TakeDeliveries,
+    TakeQueued,
     UpdateSession,
 )
+from innkeeper.core.claims import Claim
 from innkeeper.core.errors import SetupError, StorageUnavailable
 from innkeeper.core.usage import CreditRecord
 from innkeeper.storage.postgres.journals import PostgresJournal
@@ -42,6 +50,7 @@ from tests.support.turns import (
     end,
     events,
     fence,
+    inject,
     log_of,
     now,
     session_called,
@@ -214,6 +223,45 @@ async def test_a_commit_whose_answer_is_lost_is_neither_lost_nor_made_twice(data
     for change in (*rest, DeleteSession(key)):
         assert isinstance(await unanswered(change), Done)
     assert [session.id for session in (await store.sessions.page(ANN, limit=9))[0]] == ["t"]
+    await store.close()
+
+
+async def test_what_steers_queues_and_claims_is_neither_lost_nor_made_twice_either(
+    database: str, cutter: _Cutter
+) -> None:
+    store = PostgresStore(f"postgresql://postgres@127.0.0.1:{cutter.port}/{database.rpartition('/')[2]}")
+    await store.open()
+
+    async def unanswered(*changes: Change, held: Fence | None = None) -> Any:
+        cutter.is_armed = True
+        outcomes = await store.journal.commit(changes, held)
+        assert not cutter.is_armed
+        return outcomes if len(outcomes) > 1 else outcomes[0]
+
+    claim, made = Claim("key", "digest"), create("t")
+    assert await unanswered(KeepClaim(ANN.owner, claim, made.session.key, now()), made) == (Done(), Done(made.session))
+    assert await unanswered(KeepClaim(ANN.owner, Claim("alone", "digest"), "x", now())) == Done()
+    running = await unanswered(accept("q", "s", claim=Claim("run", "digest"), webhook="https://example.com"))
+    assert isinstance(running, Accepted)
+    told = await unanswered(inject("one", claim=Claim("injection", "digest")))
+    assert (told.worker, told.injection.run_id) == ("worker-1", running.run.id)
+    steered = await unanswered(accept("two", "s", when_busy="steer", claim=Claim("steer", "digest")))
+    assert steered.run_id == running.run.id
+    delivered = await unanswered(DeliverInjections(1, now()), held=fence(running))
+    assert [message.content for message in delivered.messages] == ["one", "two"]
+    work = [await unanswered(accept("q", f"w{n}", background=True)) for n in range(2)]
+    taken = await unanswered(TakeQueued("worker-1", now()))
+    assert (taken.run.id, taken.run.attempt) == (work[0].run.id, 1)
+    cancelled = await unanswered(RequestCancel(work[1].run.id, ANN.owner, "worker-2"))
+    assert cancelled.fence is not None
+    assert await unanswered(end(work[1], (), status="cancelled"), held=cancelled.fence) == Ended(None)
+    assert await unanswered(RequestCancel(running.run.id, ANN.owner, "worker-2")) == Cancelling("worker-1")
+    assert await unanswered(end(running, "a", seq=4), held=fence(running)) == Ended(None, is_awaited=True)
+    (delivery,) = (await store.journal.commit((TakeDeliveries("w", now(), 9),)))[0].deliveries  # type: ignore[union-attr]
+    assert await unanswered(SettleDelivery(delivery.id, True, None, now())) == Done()
+    runs, _ = await store.runs.page(ANN, limit=9)
+    assert sorted(run.status for run in runs) == ["cancelled", "completed", "running"]
+    assert len(await log_of(store, running.run.id)) == 4
     await store.close()
 
 

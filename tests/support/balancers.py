@@ -34,15 +34,15 @@ class Balancer:
         await asyncio.sleep(0.01)  # their sockets are closed by the loop
 
     async def _serve(self, client: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), contextlib.closing(answers):
             backend, requests = await self._connect()
-            with contextlib.closing(requests), contextlib.closing(answers):
+            with contextlib.closing(requests):
                 await asyncio.gather(_pump(client, requests), _pump(backend, answers))
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        for _ in self._backends:
-            self._turn += 1
-            port = self._backends[self._turn % len(self._backends)]
+        self._turn += 1
+        first = self._turn % len(self._backends)
+        for port in self._backends[first:] + self._backends[:first]:
             try:
                 return await asyncio.open_connection("127.0.0.1", port)
             except ConnectionRefusedError:

@@ -17,11 +17,20 @@ from fastapi import FastAPI
 
 from innkeeper import ServerBase
 from innkeeper.config import load_settings
+from innkeeper.core.context import RunContext
 from innkeeper.core.events import ReasoningDelta, StepChanged, TextDelta, ToolCalled, ToolReturned, UsageReported
 from innkeeper.core.usage import Usage
 from tests.support.servers import serve_app
 
 Json = dict[str, Any]
+
+
+class _Look:
+    """What a performance does that is not said."""
+
+
+_LOOK = _Look()
+_Line = str | BaseException | _Look | None
 
 
 class Performance:
@@ -31,12 +40,16 @@ class Performance:
         self.began = threading.Event()
         self.cancelled = threading.Event()
         self.heard: list[Json] = []
-        self._lines: deque[str | BaseException | None] = deque()
+        self._lines: deque[_Line] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._arrived: asyncio.Event | None = None
 
     def say(self, *lines: str) -> None:
         self._put(*lines)
+
+    def look(self) -> None:
+        """The agent takes what has been injected, and says it in brackets."""
+        self._put(_LOOK)
 
     def end(self) -> None:
         self._put(None)
@@ -44,12 +57,12 @@ class Performance:
     def fail(self, error: BaseException | None = None) -> None:
         self._put(error or RuntimeError("the secret is 1234"))
 
-    def _put(self, *lines: str | BaseException | None) -> None:
+    def _put(self, *lines: _Line) -> None:
         self._lines.extend(lines)
         if self._loop is not None and self._arrived is not None:
             self._loop.call_soon_threadsafe(self._arrived.set)
 
-    async def perform(self, messages: list[Json]) -> AsyncIterator[str]:
+    async def perform(self, messages: list[Json], context: RunContext) -> AsyncIterator[str]:
         self._loop, self._arrived, self.heard = asyncio.get_running_loop(), asyncio.Event(), messages
         self.began.set()
         try:
@@ -62,7 +75,11 @@ class Performance:
                     return
                 if isinstance(line, BaseException):
                     raise line
-                yield line
+                if isinstance(line, str):
+                    yield line
+                    continue
+                async for message in context.injections():
+                    yield f"[{message.content}]"
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
@@ -80,6 +97,11 @@ class Inn:
     def conduct(self, prompt: str) -> Performance:
         """What the agent `conducted` does when it is told `prompt`, which no other run may be told."""
         return self._performances.setdefault(prompt, Performance())
+
+    @property
+    def database(self) -> Path:
+        """The file that its store is, for what no client can do."""
+        return self.app.kernel.settings.data_dir / "innkeeper.db"
 
 
 @contextmanager
@@ -108,9 +130,9 @@ def declare(app: ServerBase, inn: Inn) -> None:
             yield f"{word} "
 
     @app.agent("conducted")
-    async def conducted(messages: list[Json]) -> AsyncIterator[str]:
+    async def conducted(messages: list[Json], context: RunContext) -> AsyncIterator[str]:
         """Says what the test says."""
-        async for line in inn.conduct(messages[-1]["content"]).perform(messages):
+        async for line in inn.conduct(messages[-1]["content"]).perform(messages, context):
             yield line
 
     @app.agent("busy")

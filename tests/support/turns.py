@@ -12,6 +12,7 @@ from uuid_utils import uuid7
 
 from innkeeper.core.changes import (
     Accepted,
+    AcceptInjection,
     AcceptRun,
     AppendEvents,
     BeginRun,
@@ -20,14 +21,19 @@ from innkeeper.core.changes import (
     EndRun,
     Fence,
     Inherited,
+    Injected,
     Lineage,
     Segment,
     TakeDead,
+    Taken,
+    TakeQueued,
 )
+from innkeeper.core.claims import Claim
 from innkeeper.core.events import EndStatus
 from innkeeper.core.identity import Caller, Owner
+from innkeeper.core.injections import Injection
 from innkeeper.core.messages import Message
-from innkeeper.core.runs import Run, RunStatus, WhenBusy
+from innkeeper.core.runs import Plan, Run, RunStatus, WhenBusy
 from innkeeper.core.sessions import Session
 from innkeeper.core.times import Instant
 from innkeeper.core.transcripts import HistoryMode, as_turn, sort
@@ -90,6 +96,12 @@ def accept(
     recorded: bool = True,
     when_busy: WhenBusy = "queue",
     max_queue: int = 10,
+    agent_name: str = "echo",
+    worker: str = WORKER,
+    background: bool = False,
+    plan: Plan | None = None,
+    webhook: str | None = None,
+    claim: Claim | None = None,
 ) -> AcceptRun:
     """A request with these messages, in the session that the caller calls `session_id`."""
     sent = (user(messages),) if isinstance(messages, str) else tuple(messages)
@@ -100,12 +112,13 @@ def accept(
         user_id=session.user_id,
         session_key=session.key,
         session_id=session.id,
-        agent_name="echo",
+        agent_name=agent_name,
         endpoint="/chat",
         status=RunStatus.RUNNING,
         turn=0,
         created_at=session.created_at,
         input=sent,
+        background=background,
     )
     return AcceptRun(
         run=run,
@@ -113,12 +126,39 @@ def accept(
         history=history,
         first=Segment(1, 1, b'{"type":"run"}'),
         new_session=session,
-        worker=WORKER,
+        worker=worker,
         recorded=recorded,
         names_session=session_id is not None,
         names_user=user_id is not None,
         when_busy=when_busy,
         max_queue=max_queue,
+        plan=plan or (Plan(history=history) if background else None),
+        webhook=webhook,
+        claim=claim,
+    )
+
+
+def inject(
+    content: str,
+    *,
+    caller: Caller = ANN,
+    agent_name: str | None = "echo",
+    names_agent: bool = False,
+    session_key: str | None = None,
+    run_id: str | None = None,
+    claim: Claim | None = None,
+) -> AcceptInjection:
+    """A message for a run under way, or for the next one."""
+    return AcceptInjection(
+        id=f"inj_{new_id()}",
+        owner=caller.owner,
+        content=content,
+        agent_name=agent_name,
+        now=now(),
+        session_key=session_key,
+        run_id=run_id,
+        names_agent=names_agent,
+        claim=claim,
     )
 
 
@@ -127,8 +167,8 @@ def begin(change: AcceptRun, accepted: Accepted) -> BeginRun:
     return BeginRun(run.id, run.session_key, change.transcript, change.history, WORKER, now())
 
 
-def fence(accepted: Accepted, epoch: int | None = None) -> Fence:
-    return Fence(accepted.run.id, WORKER, epoch or accepted.epoch)
+def fence(accepted: Accepted, epoch: int | None = None, worker: str = WORKER) -> Fence:
+    return Fence(accepted.run.id, worker, epoch or accepted.epoch)
 
 
 def events(first: int, *payloads: bytes) -> AppendEvents:
@@ -192,6 +232,27 @@ async def began_by(store: Store, change: AcceptRun, accepted: Accepted) -> Accep
     (outcome,) = await store.journal.commit((begin(change, accepted),))
     assert isinstance(outcome, Begun)
     return replace(accepted, lineage=outcome.lineage, epoch=outcome.epoch)
+
+
+async def injected_by(store: Store, change: AcceptInjection) -> Injection:
+    (outcome,) = await store.journal.commit((change,))
+    assert isinstance(outcome, Injected)
+    return outcome.injection
+
+
+async def receipt_of(store: Store, injection_id: str, caller: Caller = ANN) -> Injection:
+    injection = await store.injections.find(caller, injection_id)
+    assert injection is not None
+    return injection
+
+
+async def taken_by(store: Store, worker: str = WORKER) -> Accepted | None:
+    """The background run whose turn has come, begun; `None` if there is none."""
+    (outcome,) = await store.journal.commit((TakeQueued(worker, now()),))
+    if not isinstance(outcome, Taken):
+        return None
+    begun = outcome.begun
+    return Accepted(outcome.run, begun.lineage, begun.epoch, first=begun.segment)
 
 
 async def session_called(store: Store, session_id: str, caller: Caller = ANN, user_id: str | None = None) -> Session:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import os
 import socket
 import struct
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from innkeeper.core.errors import SetupError
@@ -51,16 +53,28 @@ def take(host: str, port: int) -> socket.socket:
     return listener
 
 
-def listen(listener: socket.socket) -> None:
+def listen_on(listeners: Iterable[socket.socket]) -> None:
     """Take connections from now on.
 
     Raises: SetupError if somebody else has begun to listen there meanwhile.
     """
-    try:
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        host, port = listener.getsockname()[:2]
-        raise _refused(error, host, port) from error
+    for listener in listeners:
+        try:
+            listener.listen(_BACKLOG)
+        except OSError as error:
+            host, port = listener.getsockname()[:2]
+            raise _refused(error, host, port) from error
+
+
+def keep_from_forks(sockets: Sequence[socket.socket]) -> None:
+    """Processes that agents fork close these: else one that outlives the server would keep its port."""
+
+    def close() -> None:
+        for one in sockets:
+            if (descriptor := one.fileno()) != -1:
+                os.close(descriptor)
+
+    os.register_at_fork(after_in_child=close)
 
 
 def turn_away(listener: socket.socket) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from innkeeper.apps.targets import Source, locate
 from innkeeper.cli import failures, logs
 from innkeeper.cli.endings import leave, leave_after, longest_end
-from innkeeper.cli.listeners import listen, take
+from innkeeper.cli.listeners import listen_on, take
 from innkeeper.config import Settings, load_settings, use_command_line
 from innkeeper.core.errors import InnkeeperError
 
@@ -120,6 +120,7 @@ def _serve_here(
     crier: _Crier,
     *,
     shares_port: bool = False,
+    heeds_ctrl_c: bool = True,
 ) -> NoReturn:
     from innkeeper.apps.loading import kernel_of, load_app
     from innkeeper.cli.servers import serve_app
@@ -130,7 +131,8 @@ def _serve_here(
         def on_start() -> None:
             crier.started(_screen(kernel_of(app), settings, listener, time.monotonic() - crier.began), settings)
 
-        code = 0 if serve_app(app, settings, listener, on_start, shares_port=shares_port) else failures.INTERRUPTED
+        is_done = serve_app(app, settings, listener, on_start, shares_port=shares_port, heeds_ctrl_c=heeds_ctrl_c)
+        code = 0 if is_done else failures.INTERRUPTED
     except Exception as error:  # noqa: BLE001 - an app may raise anything, and threads of its may keep the process
         crier.failed(error, debug=settings.debug)
         code = failures.FAILED
@@ -172,7 +174,7 @@ def _watch(order: Order, settings: Settings, sources: Sequence[Source], listener
     from innkeeper.cli.reloading import watch
 
     # Whoever reloads a page while the server starts anew waits for it.
-    listen(listener)
+    listen_on([listener])
     folders = {Path.cwd(), *(source.path.parent for source in sources if source.path is not None)}
     watch(folders, partial(serve_as_child, order), listener)
     sys.exit(0)
@@ -258,4 +260,4 @@ def serve_as_worker(order: Order, on_orphaned: Callable[[], None], post: Post) -
     except InnkeeperError as error:
         crier.failed(error, debug=bool(order.flags.get("debug")))
         sys.exit(failures.FAILED)
-    _serve_here(settings, sources, post.listener, crier, shares_port=True)
+    _serve_here(settings, sources, post.listener, crier, shares_port=True, heeds_ctrl_c=False)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import signal
 import socket
@@ -23,8 +24,10 @@ from uvicorn.lifespan.on import LifespanOn
 from innkeeper.apps.loading import kernel_of
 from innkeeper.cli.endings import leave_after, leave_by_alarm, longest_end, on_signal_anywhere
 from innkeeper.cli.farewells import Farewell, close_after_answer, close_idle
-from innkeeper.cli.listeners import listen, turn_away, waiting
+from innkeeper.cli.listeners import keep_from_forks, listen_on, turn_away, waiting
 from innkeeper.config import Settings
+
+_logger = logging.getLogger("innkeeper")
 
 _CONNECTIONS_SECONDS = 7.0
 _LAST_ARRIVALS_SECONDS = 0.02
@@ -38,26 +41,43 @@ _HEADERS_SIZE = 24 * 1024
 
 
 def serve_app(
-    app: Any, settings: Settings, listener: socket.socket, on_start: Callable[[], None], *, shares_port: bool = False
+    app: Any,
+    settings: Settings,
+    listener: socket.socket,
+    on_start: Callable[[], None],
+    *,
+    shares_port: bool = False,
+    heeds_ctrl_c: bool = True,
 ) -> bool:
     """Serve `app` on `listener` until a signal ends it; `on_start` is called once it answers.
 
     Returns whether it ended in good order; a second Ctrl-C cuts that short. `shares_port` says that other processes
-    serve on the same socket, and may go on.
+    hold the same socket, and may go on. Who does not heed Ctrl-C leaves it to another process to say what it means.
 
     Raises: whatever kept the app from starting.
     """
-    server = Server(app, settings, on_start, shares_port=shares_port)
+    server = Server(app, settings, on_start, shares_port=shares_port, heeds_ctrl_c=heeds_ctrl_c)
     loop = (server.config.get_loop_factory() or asyncio.new_event_loop)()
-    loop.run_until_complete(server.serve([listener]))
+    _complete(loop, loop.create_task(server.serve([listener])))
     return not server.force_exit
+
+
+def _complete(loop: asyncio.AbstractEventLoop, serving: asyncio.Task[None]) -> None:
+    """Run the loop until `serving` has ended. A task of user code that exits stops the loop, which then goes on."""
+    while True:
+        try:
+            return loop.run_until_complete(serving)
+        except (SystemExit, KeyboardInterrupt):
+            if serving.done():
+                raise
+            _logger.error("A background task of an agent tried to end the process.", exc_info=True)
 
 
 class Server(uvicorn.Server):
     """Serves one app."""
 
     def __init__(
-        self, app: Any, settings: Settings, on_start: Callable[[], None], *, shares_port: bool = False
+        self, app: Any, settings: Settings, on_start: Callable[[], None], *, shares_port: bool, heeds_ctrl_c: bool
     ) -> None:
         self._farewell = Farewell(app)
         super().__init__(uvicorn_config(self._farewell, settings))
@@ -66,15 +86,18 @@ class Server(uvicorn.Server):
         self._connections_seconds = settings.drain_seconds + _CONNECTIONS_SECONDS
         self._on_start = on_start
         self._shares_port = shares_port
+        self._signals = (signal.SIGINT, signal.SIGTERM) if heeds_ctrl_c else (signal.SIGTERM,)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
         self._is_ending = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        self.lifespan = _Lifespan(self.config, lambda: [listen(one) for one in sockets or ()])
+        self.lifespan = _Lifespan(self.config, lambda: listen_on(sockets or ()))
         # The loop closes what it is given, and then we could not take what has come last.
-        await super().startup([one.dup() for one in sockets or ()])
+        loops = [one.dup() for one in sockets or ()]
+        await super().startup(loops)
+        keep_from_forks([*loops, *(sockets or ())])
         on_signal_anywhere(self._end_in_time)
         self._on_start()
 
@@ -97,9 +120,8 @@ class Server(uvicorn.Server):
             return
         self._farewell.is_leaving = True
         close_after_answer(list(self.server_state.connections), self.config.http_protocol_class)
-        leave_kernel = getattr(self._kernel, "leave", None)
-        if leave_kernel is not None:
-            leave_kernel()
+        if self._kernel is not None:
+            self._kernel.leave()
 
     async def _give_up_port(self, listeners: list[socket.socket]) -> None:
         """Let nobody in any more, but everybody whom the system has let in already."""
@@ -149,7 +171,7 @@ class Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """uvicorn's own, without its last step, which would end the process by the signal instead of with 0."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in self._signals:
             signal.signal(number, self.handle_exit)
         yield
 
@@ -168,9 +190,9 @@ class Server(uvicorn.Server):
 
 
 class _Lifespan(LifespanOn):
-    """uvicorn's, but what keeps the app from starting is raised instead of logged; if nothing does, `on_started` is called."""
+    """uvicorn's, but what keeps the app from starting is raised instead of logged. Else `on_started` is called."""
 
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], object]) -> None:
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
         super().__init__(config)
         self._on_started = on_started
         self._failure: BaseException | None = None

@@ -257,11 +257,12 @@ class DeleteSession:
 
 @dataclass(frozen=True, slots=True)
 class AppendMessages:
-    """Add messages to a session's head without running anything."""
+    """Add messages to a session's head without running anything. The claim keeps the first one's position."""
 
     session_key: str
     messages: tuple[Message, ...]
     now: Instant
+    claim: Claim | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ _HEADER = b"idempotency-key"
 
 
 def claim_of(request: HTTPConnection, body: bytes) -> Claim | None:
-    """The claim of a request that bears a key.
+    """The claim of a request that bears a key: for its method, its path with the query, and the bytes of its body.
 
     Raises: Invalid for a key that is empty, too long or not printable.
     """
@@ -29,7 +29,8 @@ def claim_of(request: HTTPConnection, body: bytes) -> Claim | None:
             f"Idempotency-Key must be one header of 1 to {MAX_KEY} printable characters.", param="Idempotency-Key"
         )
     digest = hashlib.sha256()
-    for part in (request.scope.get("method", "").encode(), request.scope["path"].encode(), body):
+    scope = request.scope
+    for part in (scope.get("method", "").encode(), scope["path"].encode(), scope.get("query_string", b""), body):
         digest.update(len(part).to_bytes(8, "big"))
         digest.update(part)
     return Claim(key, digest.hexdigest())

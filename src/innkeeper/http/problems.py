@@ -172,7 +172,7 @@ def answer(error: BaseException, request_id: str, *, is_openai: bool = False, sh
         headers = error.headers or {}
     elif not isinstance(error, errors.InnkeeperError) or isinstance(error, errors.SetupError):
         _logger.error("request %s failed", request_id, exc_info=error)
-    if is_openai and problem.status == 422:
+    if is_openai and isinstance(error, errors.Invalid | HTTPException) and problem.status == 422:
         problem = problem._replace(status=400)
     return respond(problem, told, request_id, headers)
 

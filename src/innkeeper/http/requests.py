@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictBool, StrictStr, field_validator
 
 from innkeeper.core.errors import Invalid
 from innkeeper.core.messages import Message, normalise
-from innkeeper.core.runs import StartRun
+from innkeeper.core.runs import StartRun, WhenBusy
 from innkeeper.http.messages import content_parts
 
 Named = Annotated[StrictStr, Field(min_length=1, max_length=256)]
@@ -26,6 +27,14 @@ def addressable(value: str | None) -> str | None:
     if value is not None and ("/" in value or value in (".", "..")):
         raise ValueError("may not contain / and may not be . or ..")
     return value
+
+
+def check_steers(when_busy: WhenBusy, said: Sequence[Message], field: str) -> None:
+    """Raises: Invalid for a turn that wants to steer and ends with anything but a user's text."""
+    if when_busy != "steer":
+        return
+    if not said or said[-1].role != "user" or not isinstance(said[-1].content, str) or not said[-1].content.strip():
+        raise Invalid(f"{field}: only text can steer a run; send a user message of text.", param=field)
 
 
 class ChatRequest(BaseModel):
@@ -72,9 +81,11 @@ class ChatRequest(BaseModel):
         if self.background and self.when_busy == "steer":
             raise Invalid("A run in the background cannot steer another; POST /inject can.", param="when_busy")
         said = self.input if isinstance(self.input, str) else normalise(content_parts(self.input, "input"))
+        messages = (Message("user", said),)
+        check_steers(self.when_busy, messages, "input")
         return StartRun(
             agent_name=self.agent_name,
-            messages=(Message("user", said),),
+            messages=messages,
             endpoint=endpoint,
             session_id=self.session_id,
             user_id=self.user_id,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import Query, Response
+from fastapi import Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator
 
 from innkeeper.core.errors import (
     AgentNotFound,
     Forbidden,
+    IdempotencyMismatch,
     Invalid,
     RunConflict,
     SessionNotFound,
@@ -18,6 +19,7 @@ from innkeeper.core.errors import (
     UnsupportedMediaType,
 )
 from innkeeper.core.messages import Message
+from innkeeper.http.claims import REPLAYED, claim_of
 from innkeeper.http.deps import MAX_CURSOR, CallerDep, HouseDep, Limit, ServicesDep
 from innkeeper.http.messages import ChatMessage, message
 from innkeeper.http.problems import problems
@@ -87,24 +89,34 @@ class MessageList(BaseModel):
     "",
     status_code=201,
     responses=problems(
-        Unauthorized, Forbidden, AgentNotFound, Invalid, RunConflict, UnsupportedMediaType, StorageUnavailable
+        Unauthorized, Forbidden, AgentNotFound, Invalid, IdempotencyMismatch, RunConflict, UnsupportedMediaType,
+        StorageUnavailable,
     ),
     openapi_extra=needs("sessions:write"),
-)
+)  # fmt: skip
 async def create_session(
-    body: CreateSessionRequest, caller: CallerDep, services: ServicesDep, house: HouseDep
+    body: CreateSessionRequest,
+    request: Request,
+    response: Response,
+    caller: CallerDep,
+    services: ServicesDep,
+    house: HouseDep,
 ) -> SessionWithMessages:
     """Make a session."""
+    claim = claim_of(request, request.scope["innkeeper.body"])
     if body.agent_name is not None:
         await house.agents.find(body.agent_name)
-    session = await services.sessions.create(
+    session, is_repeated = await services.sessions.create(
         caller,
         session_id=body.id,
         user_id=body.user_id,
         agent_name=body.agent_name,
         title=body.title if body.title is not None else body.name,
         metadata=body.metadata,
+        claim=claim,
     )
+    if is_repeated:
+        response.headers[REPLAYED] = "true"
     return SessionWithMessages.holding(session, [])
 
 
@@ -184,14 +196,29 @@ async def list_messages(
     return MessageList(messages=[MessageView.of(stored) for stored in messages], has_more=has_more)
 
 
-@router.post("/{session_id}/messages", status_code=201, responses=_WRITES, openapi_extra=needs("sessions:write"))
+@router.post(
+    "/{session_id}/messages",
+    status_code=201,
+    responses=problems(
+        Unauthorized, Forbidden, SessionNotFound, Invalid, IdempotencyMismatch, UnsupportedMediaType,
+        StorageUnavailable,
+    ),
+    openapi_extra=needs("sessions:write"),
+)  # fmt: skip
 async def append_messages(
     session_id: str,
     body: AppendMessagesRequest,
+    request: Request,
+    response: Response,
     caller: CallerDep,
     services: ServicesDep,
     user_id: UserId = None,
 ) -> MessageList:
     """Add messages to a session without running anything."""
-    stored = await services.sessions.append(caller, session_id, body.checked(), user_id=user_id)
+    claim = claim_of(request, request.scope["innkeeper.body"])
+    stored, is_repeated = await services.sessions.append(
+        caller, session_id, body.checked(), user_id=user_id, claim=claim
+    )
+    if is_repeated:
+        response.headers[REPLAYED] = "true"
     return MessageList(messages=[MessageView.of(one) for one in stored], has_more=False)

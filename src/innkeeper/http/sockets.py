@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from innkeeper.core.errors import Forbidden, ForeignHost, InnkeeperError, Invalid, TooBusy, Unauthorized
 from innkeeper.core.identity import Caller
@@ -72,6 +72,9 @@ class Conversation:
         self._close_reading: Any = None
         self._services: Services | None = None
         self._cursor: tuple[str | None, int | None] = None, None
+        self._run_id: str | None = None  # the newest turn's, whose session is the one that the client talks in
+        self._begun = asyncio.Event()
+        self._begun.set()
 
     async def run(self) -> None:
         """Until the client leaves."""
@@ -105,6 +108,7 @@ class Conversation:
                 return None
             self._arrived.clear()
             await self._arrived.wait()
+        self._begun.clear()
         return self._inbox.popleft()
 
     async def _read(self) -> None:
@@ -125,6 +129,8 @@ class Conversation:
                 else:
                     self._inbox.append(text)
                     self._arrived.set()
+                    if self._turn is None:
+                        self._begun.clear()
         except (WebSocketDisconnect, RuntimeError):
             pass
         finally:
@@ -142,21 +148,23 @@ class Conversation:
                 raise Invalid("A turn on a WebSocket cannot be in the background.", param="background")
             services = await self._house.ready()
             turn = Turn(self._house, services, self._websocket, self._house.new_context(self._websocket))
-            await turn.start(self._caller, body.start("/ws/chat", stream=True))
+            started = await turn.start(self._caller, body.start("/ws/chat", stream=True))
+            if started.injection_id is not None:
+                await self._send_injected(started.injection_id, started.run.id)
             await self._send_events(turn)
         except WebSocketDisconnect:
             raise
-        except Exception as error:
-            if not isinstance(error, InnkeeperError | HTTPException | ValidationError | UnicodeEncodeError):
-                _logger.error("a turn on a WebSocket failed", exc_info=error)
-            await self._send_error(error)
+        except Exception as error:  # noqa: BLE001 - hooks and resolvers may raise anything; it is logged there
+            await self._send_failure(error)
         finally:
+            self._begun.set()
             if turn is not None:
                 await turn.finish()
 
     async def _send_events(self, turn: Turn) -> None:
         reading = turn.watch()
-        self._turn = turn
+        self._turn, self._run_id = turn, turn.tail.run.id
+        self._begun.set()
         self._close_reading = reading.close
         if self._is_gone:
             reading.close()
@@ -175,30 +183,31 @@ class Conversation:
     # steering
 
     async def _act(self, frame: Mapping[str, Any]) -> None:
-        """Carry out a frame that is not a turn."""
+        """Carry out a frame that is not a turn; one that follows a turn at once is about that turn."""
+        await self._begun.wait()
         try:
             if frame["type"] == "inject":
                 await self._inject(check(InjectRequest, frame))
-            else:
+            elif frame["type"] == "cancel":
                 await self._cancel()
+            else:
+                raise Invalid('type: must be "inject" or "cancel"; a turn has none.', param="type")
         except WebSocketDisconnect:
             raise
-        except (InnkeeperError, ValidationError) as error:
-            await self._send_error(error)
+        except Exception as error:  # noqa: BLE001 - hooks and resolvers may raise anything; it is logged there
+            await self._send_failure(error)
 
     async def _inject(self, body: InjectRequest) -> None:
         assert self._services is not None, "the connection has been opened"
         names_none = body.run_id is None and body.session_id is None and body.agent_name is None
-        run_id = self._turn.tail.run.id if names_none and self._turn is not None else body.run_id
+        run_id = self._run_id if names_none else body.run_id
         injection, _ = await self._services.injections.accept(
             self._caller, body.message, agent_name=body.agent_name, session_id=body.session_id, run_id=run_id
         )
-        told = {
-            "type": "injected",
-            "status": "injected",
-            "injection_id": injection.id,
-            "run_id": injection.first_run_id,
-        }
+        await self._send_injected(injection.id, injection.first_run_id)
+
+    async def _send_injected(self, injection_id: str, run_id: str | None) -> None:
+        told = {"type": "injected", "status": "injected", "injection_id": injection_id, "run_id": run_id}
         await self._websocket.send_text(json.dumps(told))
 
     async def _cancel(self) -> None:
@@ -207,17 +216,24 @@ class Conversation:
             raise Invalid("No turn is under way on this connection.", param="type")
         await self._turn.services.runs.cancel(self._caller, self._turn.tail.run.id)
 
+    async def _send_failure(self, error: Exception) -> None:
+        if self._websocket.application_state is WebSocketState.DISCONNECTED:
+            return
+        if not isinstance(error, InnkeeperError | HTTPException | ValidationError | UnicodeEncodeError):
+            _logger.error("a message on a WebSocket failed", exc_info=error)
+        await self._send_error(error)
+
     async def _send_error(self, error: Exception) -> None:
         await self._websocket.send_text(error_payload(error_facts(error)).decode())
 
 
 def _control(text: str) -> Mapping[str, Any] | None:
-    """The frame if it steers; anything else is a turn, or an error that its turn tells."""
+    """The frame if it has a type; anything else is a turn, or an error that its turn tells."""
     try:
         frame = parse_json(text.encode())
     except (InnkeeperError, UnicodeEncodeError):
         return None
-    return frame if isinstance(frame, dict) and frame.get("type") in ("inject", "cancel") else None
+    return frame if isinstance(frame, dict) and frame.get("type") is not None else None
 
 
 sockets_are_mounted = True

@@ -54,9 +54,18 @@ class Turn:
 
     def watch(self) -> RunReading:
         """Read the run: from its beginning, or from here on where the request has steered it."""
-        tail, started = self.tail, self.started
-        is_steered = started is not None and started.injection_id is not None
-        return self.services.runs.watch(tail, max(tail.head, tail.run.last_seq) if is_steered else 0)
+        tail = self.tail
+        if not self.joins_late:
+            return self.services.runs.watch(tail)
+        head = max(tail.head, tail.run.last_seq)
+        has_ended = tail.ended.done() or tail.run.status.is_terminal
+        return self.services.runs.watch(tail, head - 1 if has_ended else head)  # of any run, the end is told
+
+    @property
+    def joins_late(self) -> bool:
+        """Whether the request joins a run that somebody else had begun, to hear what it says from now on."""
+        started = self.started
+        return started is not None and started.injection_id is not None and not started.is_repeated
 
     async def start(self, caller: Caller, start: StartRun) -> Started:
         """Run the hooks, then the agent.

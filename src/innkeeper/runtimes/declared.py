@@ -167,7 +167,7 @@ def _guarded_async(tool: Callable[..., Any]) -> Callable[..., Any]:
     async def guarded(*args: Any, **kwargs: Any) -> Any:
         try:
             return await tool(*args, **kwargs)
-        except Exception as error:  # any failure of a tool is an answer to the model
+        except (Exception, SystemExit) as error:  # any failure of a tool is an answer to the model
             raise _told(tool, error) from error
 
     return guarded
@@ -178,13 +178,13 @@ def _guarded_sync(tool: Callable[..., Any]) -> Callable[..., Any]:
     def guarded(*args: Any, **kwargs: Any) -> Any:
         try:
             return tool(*args, **kwargs)
-        except Exception as error:  # any failure of a tool is an answer to the model
+        except (Exception, SystemExit) as error:  # any failure of a tool is an answer to the model
             raise _told(tool, error) from error
 
     return guarded
 
 
-def _told(tool: Callable[..., Any], error: Exception) -> Exception:
+def _told(tool: Callable[..., Any], error: BaseException) -> Exception:
     from pydantic_ai.exceptions import ApprovalRequired, CallDeferred, ModelRetry, ToolFailed
 
     if isinstance(error, ModelRetry | ToolFailed | ApprovalRequired | CallDeferred):

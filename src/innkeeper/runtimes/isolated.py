@@ -47,8 +47,8 @@ class IsolatedRuntime:
     def describe(self) -> AgentDescription:
         return self._runtime.describe()
 
-    async def run(self, turn: Turn, context: RunContext) -> AsyncGenerator[AgentEvent, None]:
-        channel: Channel[AgentEvent] = Channel()
+    async def run(self, turn: Turn, context: RunContext) -> AsyncGenerator[AgentEvent | str, None]:
+        channel: Channel[AgentEvent | str] = Channel()
         if context.line is not None:
             # For good: an agent that has been given up may still ask.
             context.line = _BridgedLine(context.line, channel)
@@ -103,8 +103,8 @@ class _Visit:
 
     def __init__(
         self,
-        run: Callable[[], AsyncIterator[AgentEvent]],
-        channel: Channel[AgentEvent],
+        run: Callable[[], AsyncIterator[AgentEvent | str]],
+        channel: Channel[AgentEvent | str],
         variables: contextvars.Context,
     ) -> None:
         self.patience: asyncio.TimerHandle | None = None
@@ -235,7 +235,7 @@ class _BridgedLine:
     What the agent has told before reaches the run first.
     """
 
-    def __init__(self, line: RunLine, channel: Channel[AgentEvent]) -> None:
+    def __init__(self, line: RunLine, channel: Channel[AgentEvent | str]) -> None:
         self._line = line
         self._channel = channel
         self._loop = asyncio.get_running_loop()

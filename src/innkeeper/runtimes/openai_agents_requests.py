@@ -32,23 +32,33 @@ Item = dict[str, Any]
 
 
 def input_items(messages: Sequence[Message]) -> list[Item]:
-    """The conversation as Responses items; calls that nobody answered and answers to no call are left out."""
-    called = {use.id for message in messages for use in message.tool_calls}
-    answered = {message.tool_call_id for message in messages if message.role == "tool"}
-    both = called & answered
-    return [item for message in messages for item in _items(message, both)]
+    """The conversation as Responses items; calls that nobody answered and answers to no call are left out.
+
+    A result follows its call, whatever was said between the two.
+    """
+    results: Results = {use.id: [] for message in messages for use in message.tool_calls}
+    for message in messages:
+        if message.role == "tool" and message.tool_call_id in results:
+            results[message.tool_call_id].append(message.text)
+    return [item for message in messages for item in _items(message, results)]
 
 
-def _items(message: Message, settled: set[str]) -> list[Item]:
+Results = dict[str | None, list[str]]  # by the call's id, which some providers use again in a later turn
+
+
+def _items(message: Message, results: Results) -> list[Item]:
     if message.role == "tool":
-        if message.tool_call_id not in settled:
-            return []
-        return [{"type": "function_call_output", "call_id": message.tool_call_id, "output": message.text}]
+        return []
     if message.role != "assistant":
         return [{"role": message.role, "content": _content(message.content)}]
-    calls = [use for use in message.tool_calls if use.id in settled]
-    return _said(message.text, before_calls=bool(calls)) + [
-        {"type": "function_call", "call_id": use.id, "name": use.name, "arguments": use.arguments} for use in calls
+    calls = [(use, results[use.id].pop(0)) for use in message.tool_calls if results[use.id]]
+    return [
+        *_said(message.text, before_calls=bool(calls)),
+        *(
+            {"type": "function_call", "call_id": one.id, "name": one.name, "arguments": one.arguments}
+            for one, _ in calls
+        ),
+        *({"type": "function_call_output", "call_id": one.id, "output": result} for one, result in calls),
     ]
 
 

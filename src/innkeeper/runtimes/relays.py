@@ -89,7 +89,10 @@ async def relayed(produce: Callable[[Emit], Awaitable[None]], context: RunContex
 
     async def produced() -> None:
         set_wait(waiting(channel.caught_up))  # the framework calls sync tools in threads
-        await produce(channel)
+        try:
+            await produce(channel)
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise AgentFailed("The agent tried to end the process.") from error
 
     task = asyncio.create_task(produced(), context=inside(context))
     task.add_done_callback(channel.end)

@@ -45,6 +45,7 @@ class Assembler:
         self._calls: list[ToolUse] = []
         self._open: dict[str, ToolUse] = {}
         self._done: list[Message] = []
+        self._held: list[Message] = []  # said while a call is open: between it and its result nothing may stand
         self._is_paragraph_due = False
         self.is_answered = False
         self._step_began_at = 0
@@ -94,7 +95,7 @@ class Assembler:
                 self.close_step()
                 if text := self._take_text():
                     self._done.append(Message("assistant", text))
-                self._done.append(Message("user", content))
+                (self._held if self._open else self._done).append(Message("user", content))
                 self._mark()
             case RunResumed(is_restart=True):
                 self._restart()
@@ -120,6 +121,9 @@ class Assembler:
         self.close_step()
         self._open.pop(event.tool_call_id, None)
         self._done.append(Message("tool", told, tool_call_id=event.tool_call_id, is_internal=True))
+        if not self._open:
+            self._done += self._held
+            self._held = []
         self._mark()
 
     def _change_step(self, is_completed: bool) -> None:
@@ -144,10 +148,11 @@ class Assembler:
         self.needs_care = bool(self._calls) or self._is_paragraph_due
 
     def _restart(self) -> None:
-        """Forget everything but what it cost."""
+        """Forget everything but what it cost, and what was injected, which is delivered once."""
+        injected = [message for message in (*self._done, *self._held) if message.role == "user"]
         usage = self.usage
         self.__init__()  # type: ignore[misc]  # a fresh one, in the place of this
-        self.usage = usage
+        self.usage, self._done = usage, injected
 
     def resumed(self, attempt: int, *, resumes: bool) -> RunResumed:
         """Go back to where another attempt begins, and return the event that tells it."""
@@ -161,7 +166,7 @@ class Assembler:
         done = list(self._done)
         if self._calls:
             done.append(Message("assistant", self._untaken_text or None, tuple(self._calls), is_internal=True))
-        return tuple(done), tuple(self._open.values())
+        return (*done, *self._held), tuple(self._open.values())
 
     def close_step(self) -> None:
         """What has been said and called so far becomes one assistant's message."""
@@ -188,6 +193,7 @@ class Assembler:
             done.append(Message("assistant", text or None, calls, is_internal=True))
             text = ""
         done += [Message("tool", UNKNOWN, tool_call_id=use.id, is_internal=True) for use in self._open.values()]
+        done += self._held
         if text or self.client_calls:
             done.append(Message("assistant", text or None, tuple(self.client_calls)))
         return tuple(done)

@@ -90,7 +90,12 @@ class Executions:
     def add(self, live: LiveRun) -> None:
         """Know a run from now on; it may have to wait yet."""
         self._live[live.run.id] = live
-        live.announce = self._wakes.log_grew
+        live.announce = self._log_grew
+
+    def _log_grew(self, run_id: str) -> None:
+        """Tell whoever follows it in the store: here, since before it was ours, or elsewhere."""
+        self._following.wake((run_id,))
+        self._wakes.log_grew(run_id)
 
     # executing
 
@@ -135,7 +140,7 @@ class Executions:
         else:
             outcome = await self._settlements.settle(live, description, failure)
         self._forget(live)
-        self._wakes.log_grew(live.run.id)
+        self._log_grew(live.run.id)
         if isinstance(outcome, Ended):
             self._on_end(outcome)
         elif isinstance(outcome, Stale) or live.stop is Stop.RELEASED:

@@ -76,6 +76,7 @@ class LiveRun(Tail):
         self._bytes = 0
         self._in_flight: Segment | None = None
         self._is_committing = False
+        self._is_lost = False
         self._flush_is_due = False
         self._receiving: asyncio.Lock | None = None
         self.announce: Callable[[str], None] | None = None
@@ -180,7 +181,7 @@ class LiveRun(Tail):
 
     def _flush(self) -> None:
         self._flush_is_due = False
-        if not self._is_committing and self._has_pending and not self.is_settling:
+        if not self._is_committing and self._has_pending and not self.is_settling and not self._is_lost:
             self._commit(self._cut())
 
     def _cut(self) -> Segment:
@@ -208,7 +209,7 @@ class LiveRun(Tail):
         self._in_flight, self._is_committing = None, False
         self.trouble = None
         if isinstance(future.result()[0], Stale):
-            self.halt(Stop.INTERRUPTED)
+            self._lose()
             return
         self.publish(segment)
         if self.announce is not None:
@@ -222,8 +223,14 @@ class LiveRun(Tail):
 
     async def drained(self) -> None:
         """Wait until nothing of this run is on its way to the store."""
-        while self._is_committing or (self._has_pending and not self.is_settling):
+        while self._is_committing or (self._has_pending and not self.is_settling and not self._is_lost):
             await self.changed()
+
+    def _lose(self) -> None:
+        """Another process owns the run now: what is not stored yet never will be."""
+        self._is_lost = True
+        self.halt(Stop.INTERRUPTED)
+        self.wake()
 
     async def saved(self) -> None:
         """Return when everything that was emitted is on disk."""
@@ -279,7 +286,7 @@ class LiveRun(Tail):
             if self.announce is not None:
                 self.announce(self.run.id)
         elif isinstance(outcome, Stale):
-            self.halt(Stop.INTERRUPTED)
+            self._lose()
         if not received.done():
             received.set_result(messages)
         self.wake()

@@ -7,6 +7,7 @@ over the runs of the dead: those whose clients waited end as interrupted, those 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Collection
 
@@ -61,6 +62,7 @@ class Membership:
         self._is_gone = is_gone
         self._looking: asyncio.Task[None] | None = None
         self._looked = 0
+        self._attended = -1
         self._suspects: frozenset[str] = frozenset()
         self._ending: set[asyncio.Task[None]] = set()
         self._sooner = asyncio.Event()
@@ -112,6 +114,8 @@ class Membership:
                 _logger.warning("this worker could not sign off and will be missed for a while: %s", error)
 
     async def _look_after(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + _LOOK_SECONDS
         while True:
             try:
                 await self._look()
@@ -119,11 +123,12 @@ class Membership:
                 _logger.warning("the store could not be asked what there is to do: %s", error)
             except Exception:
                 _logger.exception("looking after the runs of this worker failed")
-            try:
-                await asyncio.wait_for(self._sooner.wait(), _LOOK_SECONDS)
-            except TimeoutError:
-                self._looked += 1
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
+                    await self._sooner.wait()
             self._sooner.clear()
+            if loop.time() >= due:
+                self._looked, due = self._looked + 1, loop.time() + _LOOK_SECONDS
 
     async def _look(self) -> None:
         if self._is_shared:
@@ -131,10 +136,16 @@ class Membership:
                 self._on_cancel(run_id)
             for run_id in await self._runs.ready(self._worker):
                 self._on_turn(run_id)
-            if self._looked % _BEATS == 0:
-                await self._journal.commit((KeepWorker(self._worker, self._process),))
-                await self._bury()
-                await self._inherit()
+        if self._looked != self._attended:
+            await self._attend()
+            self._attended = self._looked
+
+    async def _attend(self) -> None:
+        """What is due from time to time, and not sooner for being woken."""
+        if self._is_shared and self._looked % _BEATS == 0:
+            await self._journal.commit((KeepWorker(self._worker, self._process),))
+            await self._bury()
+            await self._inherit()
         if self._looked % _ORPHANS_EVERY == 0:
             await self._find_orphans()
         if self._looked % _CLAIMS_EVERY == 0:

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 _NOWHERE = "?"
+_DIED = "died"
 
 
 @cache
@@ -23,13 +24,24 @@ def _place() -> str:
 
 
 def _began(pid: int) -> str | None:
-    """When the process began, in the kernel's ticks: process ids are used again. `None` if there is none."""
+    """When the process began, in the kernel's ticks: process ids are used again. `None` if it cannot be seen."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
     state, *rest = text.rpartition(")")[2].split()
-    return None if state in "ZX" else rest[18]
+    return _DIED if state in "ZX" else rest[18]
+
+
+def _exists(pid: int) -> bool:
+    """Whether there is a process of that id; those of other users may be hidden from /proc."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 def own_name() -> str:
@@ -40,8 +52,9 @@ def own_name() -> str:
 
 def is_gone(name: str) -> bool:
     """Whether the process that called itself so has certainly died."""
-    place, _, rest = name.rpartition("/")[0].rpartition("/")
-    began = name.rpartition("/")[2]
-    if place != _place() or place == _NOWHERE or not rest.isdecimal():
+    place, _, pid = name.rpartition("/")[0].rpartition("/")
+    told = name.rpartition("/")[2]
+    if place != _place() or place == _NOWHERE or not (pid.isdecimal() and len(pid) < 11):
         return False
-    return _began(int(rest)) != began
+    began = _began(int(pid))
+    return not _exists(int(pid)) if began is None else began != told

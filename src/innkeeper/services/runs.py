@@ -27,7 +27,7 @@ from innkeeper.core.changes import (
     Steered,
 )
 from innkeeper.core.context import RunContext
-from innkeeper.core.errors import RunNotFound, ShuttingDown, StorageUnavailable
+from innkeeper.core.errors import RunConflict, RunNotFound, ShuttingDown, StorageUnavailable
 from innkeeper.core.events import RunStarted, payload
 from innkeeper.core.identity import Caller
 from innkeeper.core.runs import NO_PARAMETERS, Plan, Run, RunStatus, StartRun
@@ -221,10 +221,17 @@ class Runs:
             tail = await self._tail(caller, outcome.run_id)
             return Started(tail.run, tail, injection_id=outcome.injection_id)
         assert isinstance(outcome, Repeated), "an accept is answered with a run"
-        run = await self.get(caller, outcome.claimed.subject)
-        if run.background:
+        claimed = outcome.claimed
+        run = await self.get(caller, claimed.subject)
+        injection_id = None if claimed.answer is None else claimed.answer.decode()
+        if run.background and injection_id is None:
             return Started(run, is_repeated=True)
-        return Started(run, await self._tail(caller, run.id), is_repeated=True)
+        if run.status.is_terminal and not run.input:
+            raise RunConflict(
+                "This request has been carried out already, and its answer was not kept, because it said store: false.",
+                param="Idempotency-Key",
+            )
+        return Started(run, await self._tail(caller, run.id), is_repeated=True, injection_id=injection_id)
 
     def _interrupt(self, run_id: str, worker: str) -> None:
         if not self._stop_asked(run_id):
@@ -368,6 +375,7 @@ class Runs:
             return
         run = await self.get(caller, run_id)
         ended = await self._settlements.end_inherited(self._runs, run, outcome.fence, Stop.CANCELLED)
+        self._following.wake((run_id,))
         self._wakes.log_grew(run_id)
         self._ended(ended)
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from innkeeper.core.changes import Appended, AppendMessages, CreateSession, DeleteSession, Done, UpdateSession
+from innkeeper.core.changes import (
+    Appended,
+    AppendMessages,
+    CreateSession,
+    DeleteSession,
+    Done,
+    KeepClaim,
+    Repeated,
+    UpdateSession,
+)
+from innkeeper.core.claims import Claim, Claimed
 from innkeeper.core.errors import SessionNotFound
 from innkeeper.core.identity import Caller
 from innkeeper.core.messages import Message
@@ -40,22 +50,38 @@ class Sessions:
         agent_name: str | None = None,
         title: str | None = None,
         metadata: Mapping[str, object] | None = None,
-    ) -> Session:
-        """Raises: RunConflict if the caller has a session of that id; Forbidden for another's end user."""
-        now, key = Instant(self._now()), self._new_id()
-        session = Session(
-            key=key,
-            owner=caller.owner,
-            user_id=end_user(caller, user_id),
-            id=session_id or key,
-            created_at=now,
-            updated_at=now,
-            agent_name=agent_name,
-            title=title,
-            metadata=dict(metadata or {}),
-        )
-        await self._journal.commit((CreateSession(session),))
-        return session
+        claim: Claim | None = None,
+    ) -> tuple[Session, bool]:
+        """The session as it was made, and whether the same request had made it before, whatever became of it since.
+
+        Raises: RunConflict if the caller has a session of that id; Forbidden for another's end user;
+        IdempotencyMismatch.
+        """
+        owner, end_user_id = caller.owner, end_user(caller, user_id)
+
+        def made(key: str, now: Instant) -> Session:
+            return Session(
+                key=key,
+                owner=owner,
+                user_id=end_user_id,
+                id=session_id or key,
+                created_at=now,
+                updated_at=now,
+                agent_name=agent_name,
+                title=title,
+                metadata=dict(metadata or {}),
+            )
+
+        session = made(self._new_id(), Instant(self._now()))
+        creation = CreateSession(session)
+        if claim is None:
+            await self._journal.commit((creation,))
+            return session, False
+        keeping = KeepClaim(owner, claim, session.key, session.created_at)
+        outcome, _ = await self._journal.commit((keeping, creation))
+        if isinstance(outcome, Repeated):
+            return made(outcome.claimed.subject, outcome.claimed.created_at), True
+        return session, False
 
     async def get(self, caller: Caller, session_id: str, user_id: str | None = None) -> Session:
         """Raises: SessionNotFound."""
@@ -95,15 +121,26 @@ class Sessions:
         return found[:limit], len(found) > limit
 
     async def append(
-        self, caller: Caller, session_id: str, messages: Sequence[Message], *, user_id: str | None = None
-    ) -> Sequence[StoredMessage]:
-        """Add messages without running anything."""
+        self,
+        caller: Caller,
+        session_id: str,
+        messages: Sequence[Message],
+        *,
+        user_id: str | None = None,
+        claim: Claim | None = None,
+    ) -> tuple[Sequence[StoredMessage], bool]:
+        """Add messages without running anything; returns them, and whether the same request had done so before.
+
+        Raises: SessionNotFound, IdempotencyMismatch.
+        """
         session = await self.get(caller, session_id, user_id)
-        change = AppendMessages(session.key, tuple(messages), Instant(self._now()))
+        change = AppendMessages(session.key, tuple(messages), Instant(self._now()), claim)
         (outcome,) = await self._journal.commit((change,))
+        if isinstance(outcome, Repeated):
+            return _as_stored(messages, outcome.claimed), True
         if not isinstance(outcome, Appended):
             raise _missing(session_id)
-        return outcome.messages
+        return outcome.messages, False
 
     async def update(
         self,
@@ -129,6 +166,13 @@ class Sessions:
         (outcome,) = await self._journal.commit((DeleteSession(session.key),))
         if not isinstance(outcome, Done):
             raise _missing(session.id)
+
+
+def _as_stored(messages: Sequence[Message], claimed: Claimed) -> Sequence[StoredMessage]:
+    """What the same request had stored: its messages, which never change, from the position that its claim keeps."""
+    assert claimed.answer is not None, "the claim of messages keeps their position"
+    first = int(claimed.answer)
+    return [StoredMessage(first + index, None, message, claimed.created_at) for index, message in enumerate(messages)]
 
 
 def _missing(session_id: str) -> SessionNotFound:

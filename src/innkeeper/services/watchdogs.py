@@ -59,6 +59,7 @@ class _Watch:
         self._base: list[CodeType] | None = None
         self._sign = threading.Event()  # set unless the loop has been asked for one
         self._sign.set()
+        self._woke = time.monotonic()
         self._asked = self._answered = 0.0
         self._suspect: FrameType | None = None
         loop.call_soon(self._measure)
@@ -76,13 +77,19 @@ class _Watch:
         while not self._stopped.is_set() and not self._loop.is_closed():
             seconds = _LOOK
             if not self._sign.is_set():
-                seconds = min(_LOOK, max(0.001, self._asked + self._limit - time.monotonic()))
-            late = _late(self._stopped, seconds)
+                seconds = min(_LOOK, max(0.001, self._asked + self._limit - self._woke))
+            late = self._late(self._stopped, seconds)
             with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
                 self._look(is_blind=late > _LATE or not self._loop.is_running())
 
+    def _late(self, event: threading.Event, seconds: float) -> float:
+        """Wait for `event`, at most so long; how much longer it is since the last time, without a gap in between."""
+        event.wait(seconds)
+        before, self._woke = self._woke, time.monotonic()
+        return self._woke - before - seconds
+
     def _look(self, *, is_blind: bool) -> None:
-        step, now = [] if is_blind else self._step(), time.monotonic()
+        step, now = [] if is_blind else self._step(), self._woke
         suspect = step[-1] if step else None
         if suspect is not None and suspect is self._suspect and not self._sign.is_set():
             if now - self._asked >= self._limit:
@@ -116,18 +123,11 @@ class _Watch:
         )
         suspended = 0.0
         while not self._sign.is_set() and self._loop.is_running() and not self._stopped.is_set():
-            late = _late(self._sign, _LOOK)
+            late = self._late(self._sign, _LOOK)
             suspended += late if late > _LATE else 0.0
         if self._sign.is_set():
             lasted = self._answered - self._asked - suspended + _LOOK / 2
             _logger.warning("The event loop is free again; it was blocked for %.1f s.", lasted)
-
-
-def _late(event: threading.Event, seconds: float) -> float:
-    """Wait for `event`, at most so long; how much longer it took."""
-    began = time.monotonic()
-    event.wait(seconds)
-    return time.monotonic() - began - seconds
 
 
 def stack_of(thread_id: int) -> list[FrameType]:

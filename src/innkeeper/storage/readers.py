@@ -27,7 +27,7 @@ from innkeeper.storage.records import (
     session_of,
     stored_message_of,
 )
-from innkeeper.storage.statements import Row, Rows, Statement
+from innkeeper.storage.statements import Row, Rows, Statement, unindexed
 
 
 class Fetch(Protocol):
@@ -127,7 +127,7 @@ _ENDS = Statement(
 _is_open = _runs.c.ended_at.is_(None)
 _earlier = _runs.alias("earlier")
 _is_held = (_runs.c.worker == bindparam("by_worker")) & _is_open
-_OWNED = Statement(select(*RUN_COLUMNS).where(_is_held).order_by(_runs.c.id), returns=True)
+_OWNED = Statement(select(*RUN_COLUMNS).where(_is_held).order_by(unindexed(_runs.c.id)), returns=True)
 _OPEN_IN = Statement(
     select(*RUN_COLUMNS).where(_runs.c.session_key == bindparam("by_key"), _is_open).order_by(_runs.c.turn),
     returns=True,

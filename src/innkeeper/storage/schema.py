@@ -195,9 +195,12 @@ injections = Table(
     Column("seq", BigInteger),
     Column("created_at", BigInteger, nullable=False),
     Index("injections_of_runs", "run_id"),
-    Index("injections_deferred", "organization", "owner", sqlite_where=text("status = 'deferred'"),
-          postgresql_where=text("status = 'deferred'")),
     Index("injections_of_sessions", "session_key"),
+    Index("injections_for_sessions", "session_key", "created_at", sqlite_where=text("status = 'deferred'"),
+          postgresql_where=text("status = 'deferred'")),
+    Index("injections_for_agents", "organization", "owner", "agent_name", "created_at",
+          sqlite_where=text("status = 'deferred' AND session_key IS NULL"),
+          postgresql_where=text("status = 'deferred' AND session_key IS NULL")),
 )  # fmt: skip
 
 idempotency_keys = Table(
@@ -233,6 +236,7 @@ deliveries = Table(
     Column("attempt", Integer, nullable=False),
     Column("due_at", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Index("deliveries_of_runs", "run_id"),
     Index("deliveries_due", "due_at", sqlite_where=text("status = 'pending'"),
           postgresql_where=text("status = 'pending'")),
 )  # fmt: skip

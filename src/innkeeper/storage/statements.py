@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy.dialects import sqlite
-from sqlalchemy.sql import ClauseElement, Select
+from sqlalchemy.sql import ClauseElement, ColumnElement, Select, literal_column
 
 Row = Sequence[Any]
 Rows = Sequence[Row]
@@ -50,6 +50,11 @@ class Statement:
 
         dialect: Any = asyncpg.dialect
         return _compile(self.element, dialect())
+
+
+def unindexed(column: ColumnElement[str]) -> ColumnElement[str]:
+    """The same value, joined to nothing so that no index of it is taken: for few rows, which another index finds."""
+    return column.concat(literal_column("''"))
 
 
 def _compile(element: ClauseElement, dialect: Any) -> Compiled:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from innkeeper.core.context import RunContext
-from innkeeper.core.events import AgentEvent, MessageInjected
+from innkeeper.core.events import AgentEvent, MessageInjected, TextDelta
 from innkeeper.core.injections import InjectedMessage
 from innkeeper.core.messages import Message
 from innkeeper.core.runs import Parameters, Resumption, Turn
@@ -57,7 +57,8 @@ class RecordedRun:
         """The log of one turn. `seen` is called with each event that the runtime yields, once the log has it."""
         said = tuple(Message("user", one) if isinstance(one, str) else one for one in messages)
         turn = Turn(said, parameters or Parameters(), stream=True, resumption=resumption)
-        async for event in runtime.run(turn, self._context):
+        async for told in runtime.run(turn, self._context):
+            event = TextDelta(told) if isinstance(told, str) else told
             for _ in range(_BUSY):
                 await asyncio.sleep(0)
             self.log.append(event)

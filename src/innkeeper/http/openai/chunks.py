@@ -74,9 +74,9 @@ def completion(run: Run, ending: Ending) -> bytes:
 
 
 class ChunkEncoder:
-    """Encodes one run's log for one reader; call it with segments in order."""
+    """Encodes one run's log for one reader; call it with segments in order. Who `joins_late` misses its beginning."""
 
-    def __init__(self, run: Run, *, include_usage: bool = False) -> None:
+    def __init__(self, run: Run, *, include_usage: bool = False, joins_late: bool = False) -> None:
         head = {
             "id": completion_id(run),
             "object": "chat.completion.chunk",
@@ -89,9 +89,11 @@ class ChunkEncoder:
         self._text_tail = b'},"logprobs":null,"finish_reason":null}]}\n\n'
         self._include_usage = include_usage
         self._calls = 0
+        self._before = self._head + _OPENING if joins_late else b""
 
     def __call__(self, batch: list[Segment]) -> bytes:
-        return b"".join([self._segment(segment) for segment in batch])
+        before, self._before = self._before, b""
+        return before + b"".join([self._segment(segment) for segment in batch])
 
     def _segment(self, segment: Segment) -> bytes:
         """A segment that is all text, but for its last event at most, is taken apart and joined anew at once."""

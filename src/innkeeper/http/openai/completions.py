@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import Request
 from pydantic import ValidationError
 from starlette.responses import Response
@@ -30,6 +32,7 @@ from innkeeper.http.openai.requests import ChatCompletionRequest, start_run
 from innkeeper.http.problems import facts, invalid, problem_of, problems
 from innkeeper.http.routes import needs, request_id_of, surface
 from innkeeper.http.turns import Answer, Stream, Turn, open_turn, wait_for_end
+from innkeeper.services.tails import Tail
 
 router = surface(prefix="/v1", tags=["OpenAI"])
 
@@ -72,11 +75,20 @@ async def answer_completion(body: ChatCompletionRequest, request: Request, agent
     return Answer(turn, completion(turn.tail.run, ending), headers=run_headers(turn))
 
 
+def _farewell(tail: Tail, _: int) -> bytes:
+    """This process leaves. Where the run has ended with it, its log has said so."""
+    if tail.ended.done():
+        return b""
+    told = "The server is shutting down; the run goes on. Read it with GET /runs/{id}."
+    return error_frame(facts(problem_of(ShuttingDown), told)) + DONE
+
+
 def _stream(turn: Turn, *, include_usage: bool) -> Stream:
     return Stream(
         turn.watch(),
-        ChunkEncoder(turn.tail.run, include_usage=include_usage),
+        ChunkEncoder(turn.tail.run, include_usage=include_usage, joins_late=turn.joins_late),
         on_trouble=lambda error: error_frame(facts(problem_of(type(error)), str(error))) + DONE,
+        farewell=partial(_farewell, turn.tail),
         turn=turn,
         headers=run_headers(turn),
     )

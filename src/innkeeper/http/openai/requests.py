@@ -18,7 +18,7 @@ from innkeeper.core.runs import NO_PARAMETERS, OnDisconnect, Parameters, StartRu
 from innkeeper.core.transcripts import HistoryMode
 from innkeeper.http.messages import ChatMessage, message
 from innkeeper.http.openai.tools import checked_response_format, checked_tool_choice, checked_tools
-from innkeeper.http.requests import addressable, printable
+from innkeeper.http.requests import addressable, check_steers, printable
 
 Number = Annotated[float, Field(strict=False, allow_inf_nan=False)]
 
@@ -71,7 +71,7 @@ class ChatCompletionRequest(BaseModel):
     mcp_servers: Any = None
     on_disconnect: Literal["continue", "cancel"] | None = None
     grace: Number | None = Field(default=None, ge=0, le=3600)
-    when_busy: Literal["queue", "reject"] | None = None
+    when_busy: Literal["queue", "reject", "interrupt", "steer"] | None = None
 
     _checked_names = field_validator("session_id", "user_id", "user")(printable)
     _checked_id = field_validator("session_id")(addressable)
@@ -107,6 +107,8 @@ def start_run(body: ChatCompletionRequest, endpoint: str, agent_name: str | None
         prompt = body.system_prompt or str(extras["system_prompt"])
         messages = (Message("system", prompt), *messages)
     _check_speaks(messages)
+    when_busy = cast("WhenBusy", extras.get("when_busy") or "queue")
+    check_steers(when_busy, [said for said in messages if not said.is_instruction], "messages")
     metadata = {name: value for name, value in body.metadata.items() if name not in _EXTRAS} if body.metadata else {}
     return StartRun(
         agent_name=agent_name if agent_name is not None else (body.model or None),
@@ -121,7 +123,7 @@ def start_run(body: ChatCompletionRequest, endpoint: str, agent_name: str | None
         metadata=metadata,
         on_disconnect=cast("OnDisconnect", extras.get("on_disconnect") or "cancel"),
         grace=float(extras["grace"]) if extras.get("grace") is not None else 5.0,
-        when_busy=cast("WhenBusy", extras.get("when_busy") or "queue"),
+        when_busy=when_busy,
     )
 
 

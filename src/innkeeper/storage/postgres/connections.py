@@ -24,6 +24,9 @@ PATIENCE = 5.0
 """Seconds after which the store counts as not answering."""
 
 _FIRST_PAUSE, _LAST_PAUSE = 0.02, 0.5
+_LATE = 1.0
+"""Seconds by which a deadline is missed only if this process has stood still."""
+
 _TRANSIENT_CLASSES = ("08", "40", "53", "57")
 _TRANSIENT_CODES = ("55P03", "0A000")
 _RACES = ("sessions_by_name", "runs_one_at_a_time", "idempotency_keys_pkey", "workers_pkey")
@@ -34,7 +37,8 @@ _NO_ADDRESS = (
 _SETTINGS = {
     "jit": "off",
     "lock_timeout": "4s",
-    "idle_in_transaction_session_timeout": "15s",
+    # Less than a worker is waited for that stands still: by then its locks must be gone.
+    "idle_in_transaction_session_timeout": "8s",
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
@@ -54,6 +58,8 @@ class Address:
             parts = urlsplit(self.url)
         except ValueError:
             raise SetupError(_NO_ADDRESS) from None
+        if "@" in parts.path:  # a password with a slash in it: what looks like the host is a piece of it
+            raise SetupError(_NO_ADDRESS)
         self.server = parts.netloc.rpartition("@")[2] or "the default host"
         self.database = unquote(parts.path.lstrip("/")) or "the default database"
 
@@ -113,6 +119,8 @@ def drop(connection: Connection) -> None:
 async def patiently(attempt: Callable[[], Awaitable[ValueT]], deadline: float) -> ValueT:
     """Try again what a later moment may cure, until `deadline` on the loop's clock.
 
+    Where this process has stood still meanwhile, the store had no chance to answer, and gets another.
+
     Raises: StorageUnavailable, StorageFull; whatever core error the attempt raises.
     """
     loop, pause = asyncio.get_running_loop(), _FIRST_PAUSE
@@ -123,7 +131,10 @@ async def patiently(attempt: Callable[[], Awaitable[ValueT]], deadline: float) -
         except InnkeeperError:
             raise
         except Exception as error:
-            if not _is_transient(error) or loop.time() + pause >= deadline:
+            now = loop.time()
+            if now > deadline + _LATE:
+                deadline = now + PATIENCE
+            if not _is_transient(error) or now + pause >= deadline:
                 raise storage_error(error) from error
         await asyncio.sleep(pause)
         pause = min(pause * 2, _LAST_PAUSE)

@@ -14,6 +14,7 @@ from functools import partial
 
 from innkeeper.core.changes import (
     Accepted,
+    AcceptInjection,
     AcceptRun,
     AppendEvents,
     AppendMessages,
@@ -56,6 +57,8 @@ class Lanes:
                 lanes.add(_name(session.owner, session.id))
                 before |= self._by_key_only
                 self._by_name.add(passed)
+            elif isinstance(change, AcceptInjection):
+                lanes.add(("injections", change.owner))  # they are delivered in the order in which they came
             elif (session_key := _session_of(change)) is not None:
                 lanes.add(session_key)
                 if session_key in self._names:

@@ -9,12 +9,13 @@ from typing import Any
 from sqlalchemy import bindparam, insert, select
 
 from innkeeper.core.changes import Appended, AppendMessages, Fence, Lineage, Missing
+from innkeeper.core.identity import Owner
 from innkeeper.core.messages import Message, chain
 from innkeeper.core.sessions import Head, StoredMessage
 from innkeeper.core.times import Instant
 from innkeeper.core.transcripts import HistoryMode, Transcript, join
 from innkeeper.storage import schema
-from innkeeper.storage.programs import sessions
+from innkeeper.storage.programs import claims, sessions
 from innkeeper.storage.records import dumps, message_body
 from innkeeper.storage.statements import Program, Query, Statement
 
@@ -155,7 +156,14 @@ def append(change: AppendMessages, fence: Fence | None) -> Program:
     if not rows:
         return Missing()
     cell = sessions.cells(rows[0])
+    owner = Owner(cell["organization"], cell["owner"])
+    if change.claim is not None:
+        known = yield from claims.find(owner, change.claim, change.now)
+        if known is not None:
+            return known
     stored = yield from place(cell, change.messages, change.now, None)
     cell["updated_at"] = change.now
     yield sessions.advance(cell)
+    if change.claim is not None:
+        yield claims.write(owner, change.claim, change.session_key, change.now, b"%d" % stored[0].position)
     return Appended(tuple(stored))

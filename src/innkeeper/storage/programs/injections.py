@@ -7,9 +7,22 @@ an accept that comes after the end finds no run under way.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, bindparam, insert, literal_column, null, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    String,
+    bindparam,
+    column,
+    insert,
+    literal_column,
+    null,
+    or_,
+    select,
+    table,
+    update,
+)
 
 from innkeeper.core.changes import (
     AcceptInjection,
@@ -26,12 +39,13 @@ from innkeeper.core.injections import LIFETIME, InjectedMessage, Injection, Inje
 from innkeeper.core.messages import Message
 from innkeeper.core.times import Instant
 from innkeeper.storage import schema
-from innkeeper.storage.programs import claims, logs
+from innkeeper.storage.programs import claims, logs, sessions
 from innkeeper.storage.records import dumps, loads
-from innkeeper.storage.statements import Program, Query, Statement
+from innkeeper.storage.statements import Program, Query, Statement, unindexed
 
 _table, _runs = schema.injections, schema.runs
-_INSERT = Statement(insert(_table))
+_numbered = table("injections", *(column(one.name, one.type) for one in _table.c if one.name != "number"))
+_INSERT = Statement(insert(_numbered))  # the database gives the number
 _is_running = (_runs.c.status == literal_column("'running'")) & _runs.c.ended_at.is_(None)
 _COUNT = Statement(
     update(_runs)
@@ -50,19 +64,18 @@ def _any(name: str, column: ColumnElement[str]) -> ColumnElement[bool]:
 _NEWEST = Statement(
     select(_runs.c.id)
     .where(
-        # Joined to nothing, so that no index of all of an owner's runs is taken for the few that are under way.
-        _runs.c.organization.concat(literal_column("''")) == bindparam("by_organization"),
-        _runs.c.owner.concat(literal_column("''")) == bindparam("by_owner"),
+        unindexed(_runs.c.organization) == bindparam("by_organization"),
+        unindexed(_runs.c.owner) == bindparam("by_owner"),
         _is_running,
         *(_any(name, column) for name, column in (("id", _runs.c.id), ("session", _runs.c.session_key))),
         _any("agent", _runs.c.agent_name),
     )
-    .order_by(_runs.c.id.desc())
+    .order_by(unindexed(_runs.c.id).desc())
     .limit(literal_column("1")),
     returns=True,
 )
 _SESSION_OF = Statement(
-    select(_runs.c.session_key, _runs.c.recorded).where(
+    select(_runs.c.session_key, _runs.c.recorded, _runs.c.ended_at, _runs.c.agent_name).where(
         _runs.c.id == bindparam("by_id"),
         _runs.c.organization == bindparam("by_organization"),
         _runs.c.owner == bindparam("by_owner"),
@@ -124,30 +137,48 @@ def accept(change: AcceptInjection, fence: Fence | None) -> Program:
             return known
     session_key = change.session_key
     if change.run_id is not None:
-        rows = yield Query(
-            _SESSION_OF,
-            {
-                "by_id": change.run_id,
-                "by_organization": change.owner.organization,
-                "by_owner": change.owner.user,
-            },
-        )
+        rows = yield _named(change)
         if not rows:
             return Missing()
-        session_key = rows[0][0] if rows[0][1] else None
-    told = yield from insert_for(change, session_key, (yield from _target(change)))
+        ((key, recorded, _, agent_name),) = rows
+        session_key = key if recorded else None
+        change = replace(change, agent_name=change.agent_name or agent_name)
+    target = yield from _target(change, change.session_key, change.run_id)
+    if target is None and session_key is not None:
+        target = yield from _second_look(change, session_key)
+    told = yield from insert_for(change, session_key, target)
     if change.claim is not None:
         yield claims.write(change.owner, change.claim, change.id, change.now)
     return told
 
 
-def _target(change: AcceptInjection) -> Program:
+def _named(change: AcceptInjection) -> Query:
+    by = {"by_id": change.run_id, "by_organization": change.owner.organization, "by_owner": change.owner.user}
+    return Query(_SESSION_OF, by)
+
+
+def _second_look(change: AcceptInjection, session_key: str) -> Program:
+    """Nothing seems to be under way: look again while no run of the session can begin or end.
+
+    Else what waits for the session's next run might miss the one that begins just now, and what is said later would
+    overtake it. For the same reason it goes to the run that is under way where the one that was named has ended.
+    """
+    yield Query(sessions.LOCK, {"by_key": session_key})
+    run_id = change.run_id
+    if run_id is not None:
+        rows = yield _named(change)
+        if rows and rows[0][2] is not None:
+            run_id = None
+    return (yield from _target(change, session_key, run_id))
+
+
+def _target(change: AcceptInjection, session_key: str | None, run_id: str | None) -> Program:
     """The run under way that is to have it, counted in; one that ends between the two looks is looked for again."""
     wanted = {
         "by_organization": change.owner.organization,
         "by_owner": change.owner.user,
-        "any_id": change.run_id,
-        "any_session": change.session_key,
+        "any_id": run_id,
+        "any_session": session_key,
         "any_agent": change.agent_name if change.names_agent else None,
     }
     while rows := (yield Query(_NEWEST, wanted)):

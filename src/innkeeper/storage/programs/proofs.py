@@ -20,8 +20,10 @@ from innkeeper.core.changes import (
     Cancelling,
     Change,
     CreateSession,
+    Done,
     Fence,
     Injected,
+    KeepClaim,
     Outcome,
     RecordCredits,
     RequestCancel,
@@ -43,6 +45,17 @@ _BEGUN = Statement(
     returns=True,
 )
 _INJECTION = Statement(select(schema.injections.c.id).where(schema.injections.c.id == bindparam("by_id")), returns=True)
+_claims = schema.idempotency_keys
+_CLAIM = Statement(
+    select(_claims.c.key).where(
+        _claims.c.organization == bindparam("by_organization"),
+        _claims.c.owner == bindparam("by_owner"),
+        _claims.c.key == bindparam("by_key"),
+        _claims.c.subject == bindparam("by_subject"),
+        _claims.c.created_at == bindparam("by_created_at"),
+    ),
+    returns=True,
+)
 _SESSION = Statement(select(_sessions.c.key).where(_sessions.c.key == bindparam("by_key")), returns=True)
 _MESSAGE = Statement(
     select(_messages.c.position).where(
@@ -72,6 +85,8 @@ def proof(changes: Sequence[Change], outcomes: Iterable[Outcome]) -> Query | Non
                 return Query(_INJECTION, {"by_id": injection_id})
             case AcceptRun(), Steered(injection_id=injection_id):
                 return Query(_INJECTION, {"by_id": injection_id})
+            case KeepClaim(), Done():
+                return _claimed(change)
             case CreateSession(session=session), _:
                 return Query(_SESSION, {"by_key": session.key})
             case AppendMessages(session_key=key, now=now), Appended(messages=(first, *_)):
@@ -81,3 +96,14 @@ def proof(changes: Sequence[Change], outcomes: Iterable[Outcome]) -> Query | Non
             case _:
                 pass
     return None
+
+
+def _claimed(change: KeepClaim) -> Query:
+    values = {
+        "by_organization": change.owner.organization,
+        "by_owner": change.owner.user,
+        "by_key": change.claim.key,
+        "by_subject": change.subject,
+        "by_created_at": change.now,
+    }
+    return Query(_CLAIM, values)

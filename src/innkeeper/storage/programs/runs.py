@@ -50,7 +50,7 @@ NEXT = Statement(
     returns=True,
 )
 _HAS_ENDED = Statement(
-    select(_table.c.id).where(
+    select(_table.c.webhook).where(
         _table.c.id == bindparam("by_id"),
         _table.c.worker == bindparam("by_worker"),
         _table.c.epoch == bindparam("by_epoch"),
@@ -194,7 +194,7 @@ def _steer(change: AcceptRun, session_key: str) -> Program:
     injection = AcceptInjection(f"inj_{run.id.removeprefix('run_')}", run.owner, said, agent_name, run.created_at)
     yield from injections.insert_for(injection, session_key, (run_id, worker, session_key, agent_name))
     if change.claim is not None:
-        yield claims.write(run.owner, change.claim, run_id, run.created_at)
+        yield claims.write(run.owner, change.claim, run_id, run.created_at, injection.id.encode())
     return Steered(run_id, injection.id, worker)
 
 
@@ -313,17 +313,13 @@ def end(change: EndRun, fence: Fence | None) -> Program:
     return Ended(next_run_id, webhook is not None)
 
 
-def _next_in_line(session_key: str) -> Program:
-    line = yield Query(NEXT, {"by_key": session_key})
-    return Ended(line[0][0] if line and line[0][1] == RunStatus.QUEUED else None)
-
-
 def _ended_before(change: EndRun, fence: Fence) -> Program:
     told = {"by_status": change.status, "by_last_seq": change.segment.last_seq, "by_ended_at": change.now}
     rows = yield Query(_HAS_ENDED, {**mine(fence), **told})
     if not rows:
         return Stale()
-    return (yield from _next_in_line(change.session_key))
+    line = yield Query(NEXT, {"by_key": change.session_key})
+    return Ended(line[0][0] if line and line[0][1] == RunStatus.QUEUED else None, rows[0][0] is not None)
 
 
 def _end_cells(change: EndRun, fence: Fence, sequence: int) -> Cells:

@@ -103,6 +103,14 @@ _DELETES = (
     Statement(delete(schema.session_events).where(schema.session_events.c.session_key == bindparam("by_key"))),
     Statement(delete(_table).where(_table.c.key == bindparam("by_key"))),
 )
+# Who writes a run's log holds the run before its injections; so must who deletes both.
+_LOCK_RUNS = Statement(
+    select(schema.runs.c.id)
+    .where(schema.runs.c.session_key == bindparam("by_key"))
+    .order_by(schema.runs.c.id)
+    .with_for_update(),
+    returns=True,
+)
 _DELETE_DELIVERIES = Statement(delete(schema.deliveries).where(schema.deliveries.c.run_id.in_(_runs_of_session)))
 _DELETE_RUNS = Statement(delete(schema.runs).where(schema.runs.c.session_key == bindparam("by_key")))
 
@@ -244,7 +252,7 @@ def remove(change: DeleteSession, fence: Fence | None) -> Program:
     rows = yield Query(LOCK, {"by_key": change.session_key})
     if not rows:
         return Missing()
-    for statement in (*_DELETES, _DELETE_DELIVERIES, _DELETE_RUNS):
+    for statement in (_LOCK_RUNS, *_DELETES, _DELETE_DELIVERIES, _DELETE_RUNS):
         yield Query(statement, {"by_key": change.session_key})
     return Done()
 

@@ -28,7 +28,7 @@ from innkeeper.storage import schema
 from innkeeper.storage.programs.logs import is_mine, mine
 from innkeeper.storage.programs.runs import NOBODY
 from innkeeper.storage.records import RUN_COLUMNS, run_of
-from innkeeper.storage.statements import Program, Query, Statement
+from innkeeper.storage.statements import Program, Query, Statement, unindexed
 
 
 class database_instant(FunctionElement[int]):  # noqa: N801 - a function of SQL
@@ -65,6 +65,8 @@ _ENTER = Statement(
     insert(_workers).values(id=bindparam("id"), process=bindparam("process"), seen_at=database_instant())
 )
 _RETIRE = Statement(delete(_workers).where(_workers.c.id == bindparam("by_id")))
+_is_missed = _workers.c.seen_at < database_instant() - bindparam("patience", type_=BigInteger)
+_STRIKE_OUT = Statement(delete(_workers).where(_workers.c.id != bindparam("not_worker"), _is_missed))
 _FIND = Statement(
     select(
         _table.c.worker,
@@ -107,9 +109,9 @@ _DEAD = Statement(
         _table.c.ended_at.is_(None),
         ~_is_queued_for_anybody,
         _table.c.worker != bindparam("not_worker"),
-        _workers.c.id.is_(None) | (_workers.c.seen_at < database_instant() - bindparam("patience", type_=BigInteger)),
+        _workers.c.id.is_(None) | _is_missed,
     )
-    .order_by(_table.c.id)
+    .order_by(unindexed(_table.c.id))
     .limit(bindparam("limit"))
     .with_for_update(of=_table, skip_locked=True),
     returns=True,
@@ -141,11 +143,11 @@ def cancel(change: RequestCancel, fence: Fence | None) -> Program:
     ((worker, ended_at, is_free),) = rows
     if ended_at is not None:
         return Done()
-    if is_free:
-        ((epoch,),) = yield Query(_TAKE, {"by_id": change.run_id, "new_worker": change.worker})
-        return Cancelling(change.worker, Fence(change.run_id, change.worker, epoch))
     yield Query(_ASK, {"by_id": change.run_id})
-    return Cancelling(worker)
+    if not is_free:
+        return Cancelling(worker)
+    ((epoch,),) = yield Query(_TAKE, {"by_id": change.run_id, "new_worker": change.worker})
+    return Cancelling(change.worker, Fence(change.run_id, change.worker, epoch))
 
 
 def release(change: ReleaseRun, fence: Fence | None) -> Program:
@@ -155,10 +157,8 @@ def release(change: ReleaseRun, fence: Fence | None) -> Program:
 
 
 def take_dead(change: TakeDead, fence: Fence | None) -> Program:
-    rows = yield Query(
-        _DEAD,
-        {"not_worker": change.worker, "patience": round(change.patience * 1_000_000), "limit": change.limit},
-    )
+    missed = {"not_worker": change.worker, "patience": round(change.patience * 1_000_000)}
+    rows = yield Query(_DEAD, {**missed, "limit": change.limit})
     inherited, queued = [], 0
     for row in rows:
         run = run_of(row)
@@ -168,4 +168,5 @@ def take_dead(change: TakeDead, fence: Fence | None) -> Program:
             continue
         ((epoch,),) = yield Query(_TAKE, {"by_id": run.id, "new_worker": change.worker})
         inherited.append((run, Fence(run.id, change.worker, epoch)))
+    yield Query(_STRIKE_OUT, missed)
     return Inherited(tuple(inherited), queued)

@@ -34,7 +34,13 @@ def upgrade() -> None:
     )
     op.create_index("injections_of_runs", "injections", ["run_id"])
     op.create_index("injections_of_sessions", "injections", ["session_key"])
-    _index("injections_deferred", "injections", ["organization", "owner"], where="status = 'deferred'")
+    _index("injections_for_sessions", "injections", ["session_key", "created_at"], where="status = 'deferred'")
+    _index(
+        "injections_for_agents",
+        "injections",
+        ["organization", "owner", "agent_name", "created_at"],
+        where="status = 'deferred' AND session_key IS NULL",
+    )
     op.create_table(
         "idempotency_keys",
         sa.Column("organization", sa.String(), nullable=False),
@@ -66,6 +72,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
+    op.create_index("deliveries_of_runs", "deliveries", ["run_id"])
     _index("deliveries_due", "deliveries", ["due_at"], where="status = 'pending'")
 
 

@@ -1,0 +1,126 @@
+"""Tails of runs that another process executes, and logs that are read again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from innkeeper.core.changes import Accepted, Segment
+from innkeeper.core.events import (
+    Event,
+    MessageInjected,
+    RunEnded,
+    RunFailed,
+    RunResumed,
+    RunStarted,
+    StepChanged,
+    TextDelta,
+    ToolCalled,
+    ToolReturned,
+    UsageReported,
+    payload,
+)
+from innkeeper.core.messages import Message
+from innkeeper.core.runs import RunError
+from innkeeper.core.usage import Usage
+from innkeeper.services.following import Following, replayed
+from innkeeper.storage.sqlite.stores import SqliteStore
+from tests.support.turns import accept, accepted_by, end, events, fence, run_of
+
+STARTED = RunStarted("run", "s", "echo")
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    opened = SqliteStore(tmp_path / "data" / "a.db")
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+async def _accepted(store: SqliteStore) -> Accepted:
+    return await accepted_by(store, replace(accept("q", "s"), first=Segment(1, 1, payload(STARTED))))
+
+
+async def _tell(store: SqliteStore, accepted: Accepted, first: int, *told: Event) -> None:
+    await store.journal.commit((events(first, *map(payload, told)),), fence(accepted))
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [(0, (4, [b"a", b"b", b"c"])), (3, (4, [b"a", b"b", b"c"])), (4, (5, [b"b", b"c"])), (5, (6, [b"c"]))],
+)
+def test_a_segment_beyond_a_point_is_what_follows_it(after: int, expected: tuple[int, list[bytes]]) -> None:
+    rest = Segment(4, 3, b"a\nb\nc").beyond(after)
+    assert (rest.first_seq, rest.payloads()) == expected
+    assert (rest.count, rest.last_seq) == (len(expected[1]), 6)
+
+
+async def test_a_log_is_read_again_as_the_run_was_told(store: SqliteStore) -> None:
+    accepted = await _accepted(store)
+    await _tell(store, accepted, 2, StepChanged(1, "started"), TextDelta("Let me "), TextDelta("see."))
+    await _tell(store, accepted, 5, ToolCalled("look", "c1", "{}"), ToolReturned("look", "c1", "seen"))
+    await _tell(store, accepted, 7, UsageReported(Usage(3, 4)), MessageInjected("hurry", "inj_1"))
+    log = await replayed(store.runs, accepted.run.id)
+    assert (log.last_seq, log.last) == (8, (UsageReported(Usage(3, 4)), MessageInjected("hurry", "inj_1")))
+    assert (log.assembler.output, log.assembler.usage) == ("Let me see.", Usage(3, 4))
+    assert [message.role for message in log.assembler.messages()] == ["assistant", "tool", "user"]
+
+
+async def test_text_of_a_model_call_that_was_cut_off_is_void_once_the_run_is_taken_up_again(store: SqliteStore) -> None:
+    accepted = await _accepted(store)
+    await _tell(store, accepted, 2, StepChanged(1, "started"), TextDelta("One. "), StepChanged(1, "completed"))
+    await _tell(store, accepted, 5, StepChanged(2, "started"), TextDelta("half a th"))
+    await _tell(store, accepted, 7, RunResumed(2, output_length=5), StepChanged(2, "started"), TextDelta("Two."))
+    log = await replayed(store.runs, accepted.run.id)
+    assert log.assembler.output == "One. Two."
+    assert log.assembler.messages() == (Message("assistant", "One. Two."),)
+    assert log.last_seq == 9
+
+
+async def test_of_a_run_that_began_anew_only_its_cost_is_left(store: SqliteStore) -> None:
+    accepted = await _accepted(store)
+    await _tell(store, accepted, 2, TextDelta("void"), UsageReported(Usage(1, 2)), ToolCalled("look", "c1", "{}"))
+    await _tell(store, accepted, 5, RunResumed(2, is_restart=True), TextDelta("again"), UsageReported(Usage(1, 1)))
+    log = await replayed(store.runs, accepted.run.id)
+    assert (log.assembler.output, log.assembler.usage) == ("again", Usage(2, 3))
+    assert log.assembler.messages() == (Message("assistant", "again"),)
+
+
+async def test_a_log_that_is_not_there_is_empty(store: SqliteStore) -> None:
+    log = await replayed(store.runs, "run_none")
+    assert (log.last, log.last_seq, log.assembler.output) == ((), 0, "")
+
+
+async def test_a_run_of_another_process_is_followed_to_its_end(store: SqliteStore) -> None:
+    accepted = await _accepted(store)
+    await _tell(store, accepted, 2, TextDelta("a"), TextDelta("b"))
+    following = Following(store.runs)
+    tail = following.follow(accepted.run)
+    assert following.follow(accepted.run) is tail
+    changed = tail.changed()
+    await asyncio.wait_for(changed, 5)
+    assert tail.head == 3
+    await _tell(store, accepted, 4, TextDelta("c"))
+    error = RunError("AGENT_FAILED", "It failed.")
+    last = (RunFailed(error.code, error.message), RunEnded("run", "s", "failed", "abc", None, None))
+    closing = Segment(5, 2, b"\n".join(payload(one) for one in last))
+    change = replace(end(accepted, "abc", status="failed"), segment=closing, error=error)
+    await store.journal.commit((change,), fence(accepted))
+    following.wake([accepted.run.id])
+    ending = await asyncio.wait_for(tail.ended, 5)
+    assert (ending.status, ending.output, ending.error) == ("failed", "abc", error)
+    told = [line for segment in tail.recent(0) or () for line in segment.payloads()]
+    expected: tuple[Event, ...] = (STARTED, *map(TextDelta, "abc"), *last)
+    assert told == [payload(one) for one in expected]
+    assert (await run_of(store, accepted.run.id)).last_seq == tail.head == 6
+
+
+async def test_a_run_that_is_deleted_while_it_is_followed_ends_its_tail(store: SqliteStore) -> None:
+    following = Following(store.runs)
+    tail = following.follow(accept("q", "s").run)
+    assert (await asyncio.wait_for(tail.ended, 5)).status == "interrupted"
