@@ -38,7 +38,8 @@ PERCENTILE = sized(99, 90)  # of a few streams on a busy machine, the slowest sa
 
 @pytest.fixture(scope="module", params=STORES)
 def replicas(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
-    with running_replicas(request.param, tmp_path_factory.mktemp("inn"), request, AGENTS) as running:
+    env = {"INNKEEPER_BACKGROUND_RUNS": str(STREAMS)}
+    with running_replicas(request.param, tmp_path_factory.mktemp("inn"), request, AGENTS, env) as running:
         yield running
 
 

@@ -148,8 +148,9 @@ async def _interrupted(client: httpx2.AsyncClient, run_id: str, stopped: float) 
 
 async def _idle(client: httpx2.AsyncClient) -> None:
     """Return when that server has nothing under way."""
-    while (await client.get("/status")).json()["active_requests"]:
-        await asyncio.sleep(0.05)
+    async with asyncio.timeout(10):
+        while (await client.get("/status")).json()["active_requests"]:
+            await asyncio.sleep(0.05)
 
 
 async def _log(client: httpx2.AsyncClient, run_id: str) -> bytes:

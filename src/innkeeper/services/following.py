@@ -36,7 +36,7 @@ class Following:
         known = self._tails.get(run.id)
         if known is not None:
             return known[0]
-        tail = Tail(run)
+        tail = Tail(run, after=run.last_seq)  # what is stored already, its readers find in the store
         self.adopt(tail)
         return tail
 

@@ -10,39 +10,30 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from innkeeper.core.changes import (
     Accepted,
-    AcceptRun,
-    Cancelling,
     Ended,
     Fence,
-    Missing,
     Outcome,
     RecordCredits,
     Repeated,
-    RequestCancel,
-    Segment,
     Steered,
 )
 from innkeeper.core.context import RunContext
-from innkeeper.core.errors import RunConflict, RunNotFound, ShuttingDown, StorageUnavailable
-from innkeeper.core.events import RunStarted, payload
+from innkeeper.core.errors import RunConflict, RunNotFound, ShuttingDown
 from innkeeper.core.identity import Caller
-from innkeeper.core.runs import NO_PARAMETERS, Plan, Run, RunStatus, StartRun
+from innkeeper.core.runs import Run, RunStatus, StartRun
 from innkeeper.core.sessions import Session
-from innkeeper.core.times import Instant
-from innkeeper.core.transcripts import sort
 from innkeeper.core.usage import CreditRecord
 from innkeeper.ports.journal import Journal
 from innkeeper.ports.readers import InjectionReader, RunReader, SessionReader
-from innkeeper.services.abilities import check_abilities
-from innkeeper.services.agents import AgentRegistry, ServedAgent
+from innkeeper.services.acceptances import Acceptance, Acceptances
+from innkeeper.services.agents import AgentRegistry
 from innkeeper.services.background import Background
+from innkeeper.services.cancellations import Cancellations
 from innkeeper.services.executions import Executions, Job, RunLimits, name_context
 from innkeeper.services.following import Following
-from innkeeper.services.identities import end_user
 from innkeeper.services.live import LiveRun
 from innkeeper.services.membership import Membership
 from innkeeper.services.readings import ReaderGone, RunReading
@@ -94,18 +85,11 @@ class Runs:
         self._sessions = sessions
         self._runs = runs
         self._injections = injections
-        self._agents = agents
-        self._settlements = settlements
         self._membership = membership
         self._wakes = wakes
-        self._now = now
-        self._new_id = new_id
         self._worker = worker
         self._limits = limits
         self._webhooks = webhooks
-        self._accepting: dict[str, asyncio.Future[None]] = {}
-        self._called: set[str] = set()
-        self._disowning: set[asyncio.Task[None]] = set()
         self._is_draining = False
         self.closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when this process sends its readers away."""
@@ -119,6 +103,29 @@ class Runs:
             on_end=self._ended,
         )
         self._waiting = Waiting(journal, self._executions, now, worker, patience=limits.queue_seconds)
+        self._cancellations = Cancellations(
+            journal=journal,
+            runs=runs,
+            settlements=settlements,
+            executions=self._executions,
+            waiting=self._waiting,
+            following=self._following,
+            wakes=wakes,
+            worker=worker,
+            on_end=self._ended,
+        )
+        self._acceptances = Acceptances(
+            journal=journal,
+            runs=runs,
+            agents=agents,
+            settlements=settlements,
+            webhooks=webhooks,
+            now=now,
+            new_id=new_id,
+            worker=worker,
+            queue_depth=limits.queue_depth,
+            on_end=self._ended,
+        )
         self._background = Background(
             journal=journal,
             runs=runs,
@@ -146,7 +153,7 @@ class Runs:
         self._background.start()
         self._webhooks.start()
         self._membership.watch(
-            on_cancel=self._stop_asked,
+            on_cancel=self._cancellations.stop_asked,
             on_turn=self._waiting.call,
             on_work=self._background.wake,
             knows=self._knows,
@@ -154,46 +161,31 @@ class Runs:
         )
 
     def _knows(self, run_id: str) -> bool:
-        return run_id in self._executions or run_id in self._background or run_id in self._accepting
+        return run_id in self._executions or run_id in self._background or run_id in self._acceptances
 
     # starting
 
     async def start(self, caller: Caller, start: StartRun, context: RunContext) -> Started:
         """Accept a run and set it going, or queue it behind its session's current one.
 
-        Raises: ShuttingDown; NoAgents, AgentNotFound, NoDefaultAgent; Forbidden for an end user who is not
-        the caller's; Unsupported; RunConflict or TooBusy where the session is busy; IdempotencyMismatch; Invalid for
-        a webhook that is not allowed; StorageUnavailable.
+        Raises: ShuttingDown; what `Acceptances.accept` raises.
         """
         if self._is_draining:
             raise ShuttingDown("The server is shutting down. Try again shortly.")
-        agent = await self._agents.find(start.agent_name)
-        if start.parameters is not NO_PARAMETERS:
-            check_abilities(agent.describe(), start.parameters)
-        if start.webhook is not None:
-            self._webhooks.check(start.webhook)
-        change = self._acceptance(caller, start, agent)
-        accepting = self._accepting[change.run.id] = asyncio.get_running_loop().create_future()
-        try:
-            outcome = await self._accept(change)
-            if not isinstance(outcome, Accepted):
-                return await self._joined(caller, outcome)
-            if outcome.interrupts is not None:
-                self._interrupt(*outcome.interrupts)
-            if outcome.run.background:
-                self._background.wake()
-                self._wakes.work_came()
-                return Started(outcome.run)
-            return self._set_going(start, agent, change, outcome, context)
-        finally:
-            del self._accepting[change.run.id]
-            self._called.discard(change.run.id)
-            accepting.set_result(None)
+        acceptance = await self._acceptances.accept(caller, start)
+        accepted = acceptance.outcome
+        if not isinstance(accepted, Accepted):
+            return await self._joined(caller, accepted)
+        if accepted.interrupts is not None:
+            self._cancellations.interrupt(*accepted.interrupts)
+        if accepted.run.background:
+            self._background.wake()
+            self._wakes.work_came()
+            return Started(accepted.run)
+        return self._set_going(start, acceptance, accepted, context)
 
-    def _set_going(
-        self, start: StartRun, agent: ServedAgent, change: AcceptRun, accepted: Accepted, context: RunContext
-    ) -> Started:
-        run = accepted.run
+    def _set_going(self, start: StartRun, acceptance: Acceptance, accepted: Accepted, context: RunContext) -> Started:
+        run, agent, change = accepted.run, acceptance.agent, acceptance.change
         live = LiveRun(
             run,
             Fence(run.id, self._worker, accepted.epoch),
@@ -209,7 +201,7 @@ class Runs:
         job = Job(agent, change.transcript, start.parameters, start.stream)
         if run.status is RunStatus.QUEUED:
             self._waiting.add(live, job, start.history)
-            if run.id in self._called:
+            if acceptance.was_called:
                 self._waiting.call(run.id)
         else:
             live.task = asyncio.create_task(self._executions.execute(live, job, accepted))
@@ -233,82 +225,11 @@ class Runs:
             )
         return Started(run, await self._tail(caller, run.id), is_repeated=True, injection_id=injection_id)
 
-    def _interrupt(self, run_id: str, worker: str) -> None:
-        if not self._stop_asked(run_id):
-            self._wakes.look(worker)
-
-    async def _accept(self, change: AcceptRun) -> Outcome:
-        """Store the run. If nobody learns whether that succeeded, it is ended, so that it never blocks its session."""
-        accepting = self._journal.commit((change,))
-        try:
-            await _done(accepting)
-            (outcome,) = accepting.result()
-        except (asyncio.CancelledError, StorageUnavailable):
-            fence = Fence(change.run.id, self._worker, 1)
-            disowning = asyncio.create_task(self._disown(change.run, fence, accepting))
-            self._disowning.add(disowning)
-            disowning.add_done_callback(self._disowning.discard)
-            raise
-        return outcome
-
-    async def _disown(self, run: Run, fence: Fence, accepting: asyncio.Future[tuple[Outcome, ...]]) -> None:
-        self._ended(await self._settlements.disown(self._runs, run, fence, accepting))
-
-    def _acceptance(self, caller: Caller, start: StartRun, agent: ServedAgent) -> AcceptRun:
-        now, run_id = Instant(self._now()), f"run_{self._new_id()}"
-        key = self._new_id()
-        user_id = end_user(caller, start.user_id)
-        session = Session(
-            key=key,
-            owner=caller.owner,
-            user_id=user_id,
-            id=(start.session_id if start.recorded else None) or key,
-            created_at=now,
-            updated_at=now,
-            agent_name=agent.name,
-        )
-        run = Run(
-            id=run_id,
-            owner=caller.owner,
-            user_id=user_id,
-            session_key=key,
-            session_id=session.id,
-            agent_name=agent.name,
-            endpoint=start.endpoint,
-            status=RunStatus.RUNNING,
-            turn=1,
-            created_at=now,
-            input=start.messages,
-            background=start.background,
-            last_seq=1,
-            metadata=start.metadata,
-            started_at=now,
-        )
-        return AcceptRun(
-            run=run,
-            transcript=sort(start.messages),
-            history=start.history,
-            first=Segment(1, 1, payload(RunStarted(run_id, session.id, agent.name))),
-            new_session=session,
-            worker=self._worker,
-            recorded=start.recorded,
-            names_session=start.session_id is not None,
-            names_user=start.user_id is not None,
-            when_busy=start.when_busy,
-            max_queue=self._limits.queue_depth,
-            plan=Plan(start.parameters, start.history) if start.background else None,
-            webhook=start.webhook,
-            claim=start.claim,
-        )
-
     # whose turn it is
 
     def _call(self, run_id: str) -> None:
         """It is the turn of a queued run: of this process, of which it may not know yet, or of another."""
-        if self._waiting.call(run_id):
-            return
-        if run_id in self._accepting:
-            self._called.add(run_id)
+        if self._waiting.call(run_id) or self._acceptances.call(run_id):
             return
         self._background.wake()
         self._wakes.turn_came(run_id)
@@ -324,20 +245,6 @@ class Runs:
 
     # stopping
 
-    def stop(self, live: LiveRun, why: Stop) -> None:
-        """End a run of this process from outside."""
-        if live.run.id in self._waiting:
-            self._waiting.stop(live, why)
-        else:
-            self._executions.stop(live, why)
-
-    def _stop_asked(self, run_id: str) -> bool:
-        """Somebody has asked for the end of a run; false if this process does not have it."""
-        live = self._executions.find(run_id)
-        if live is not None:
-            self.stop(live, Stop.CANCELLED)
-        return live is not None
-
     def _left(self, tail: Tail) -> None:
         """A reader has gone; the last one's leaving may cancel the run, as its request said."""
         if not isinstance(tail, LiveRun) or tail.run.id not in self._executions:
@@ -348,7 +255,7 @@ class Runs:
 
         def cancel_if_alone() -> None:
             if not tail.readers:
-                self.stop(tail, Stop.CANCELLED)
+                self._cancellations.stop(tail, Stop.CANCELLED)
 
         asyncio.get_running_loop().call_later(tail.grace, cancel_if_alone)
 
@@ -357,43 +264,15 @@ class Runs:
 
         Raises: RunNotFound, StorageUnavailable.
         """
-        live = self._find_live(caller, run_id)
-        if live is not None:
-            self.stop(live, Stop.CANCELLED)
-        else:
-            await self._request_cancel(caller, run_id)
+        await self._cancellations.cancel(caller, run_id)
         return await self.get(caller, run_id)
-
-    async def _request_cancel(self, caller: Caller, run_id: str) -> None:
-        (outcome,) = await self._journal.commit((RequestCancel(run_id, caller.owner, self._worker),))
-        if isinstance(outcome, Missing):
-            raise RunNotFound(f"Run {run_id!r} does not exist.", param="run_id")
-        if not isinstance(outcome, Cancelling):
-            return
-        if outcome.fence is None:
-            self._wakes.look(outcome.worker)
-            return
-        run = await self.get(caller, run_id)
-        ended = await self._settlements.end_inherited(self._runs, run, outcome.fence, Stop.CANCELLED)
-        self._following.wake((run_id,))
-        self._wakes.log_grew(run_id)
-        self._ended(ended)
 
     async def cancel_session(self, session: Session) -> None:
         """Cancel what runs or waits in a session or is just being accepted, and wait until it has ended."""
-        if self._accepting:
-            await asyncio.wait(list(self._accepting.values()), timeout=self._limits.stop_seconds)
-        here = [live for live in self._executions.all() if live.run.session_key == session.key]
-        for live in reversed(here):
-            self.stop(live, Stop.CANCELLED)
-        caller, known = Caller(session.owner), {live.run.id for live in here}
-        elsewhere = [run for run in await self._runs.open_in(session.key) if run.id not in known]
-        for run in reversed(elsewhere):
-            await self.cancel(caller, run.id)
-        if here:
-            await asyncio.wait([live.ended for live in here], timeout=self._limits.stop_seconds + 2.0)
-        for run in elsewhere:
-            await self.wait(caller, run.id, self._limits.stop_seconds + 2.0)
+        await self._acceptances.settled(self._limits.stop_seconds)
+        patience = self._limits.stop_seconds + 2.0
+        for run in await self._cancellations.cancel_all(session, patience):
+            await self.wait(Caller(session.owner), run.id, patience)
             self._wakes.turn_came(run.id)  # should it wait there yet, it learns that there is nothing to wait for
 
     async def drain(self, patience: float) -> None:
@@ -408,7 +287,7 @@ class Runs:
             self.closing.set_result(None)
         for live in self._executions.all():
             live.is_leaving = True
-            self.stop(live, Stop.RELEASED if live.run.background else Stop.INTERRUPTED)
+            self._cancellations.stop(live, Stop.RELEASED if live.run.background else Stop.INTERRUPTED)
         await self._executions.emptied(self._limits.stop_seconds + 2.0)
         self._following.cut()
 
@@ -525,10 +404,3 @@ class Runs:
         finally:
             tail.readers -= 1
             self._left(tail)
-
-
-def _done(future: asyncio.Future[Any]) -> asyncio.Future[None]:
-    """Done when `future` is. Whoever is cancelled while waiting for it leaves `future` alone; a tenth of a `shield`."""
-    waiter: asyncio.Future[None] = future.get_loop().create_future()
-    future.add_done_callback(lambda _: None if waiter.done() else waiter.set_result(None))
-    return waiter

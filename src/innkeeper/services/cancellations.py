@@ -1,0 +1,105 @@
+"""Cancellations: ask a run to end, wherever it is executed, waits or is queued."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from innkeeper.core.changes import Cancelling, Missing, Outcome, RequestCancel
+from innkeeper.core.errors import RunNotFound
+from innkeeper.core.identity import Caller
+from innkeeper.core.runs import Run
+from innkeeper.core.sessions import Session
+from innkeeper.ports.journal import Journal
+from innkeeper.ports.readers import RunReader
+from innkeeper.services.executions import Executions
+from innkeeper.services.following import Following
+from innkeeper.services.live import LiveRun
+from innkeeper.services.settlements import Settlements
+from innkeeper.services.tails import Stop
+from innkeeper.services.waiting import Waiting
+from innkeeper.services.wakes import Wakes
+
+
+class Cancellations:
+    """Stops runs of this process at once, and has those of others stopped. `on_end` hears of those ended here."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        runs: RunReader,
+        settlements: Settlements,
+        executions: Executions,
+        waiting: Waiting,
+        following: Following,
+        wakes: Wakes,
+        worker: str,
+        on_end: Callable[[Outcome], None],
+    ) -> None:
+        self._journal = journal
+        self._runs = runs
+        self._settlements = settlements
+        self._executions = executions
+        self._waiting = waiting
+        self._following = following
+        self._wakes = wakes
+        self._worker = worker
+        self._on_end = on_end
+
+    def stop(self, live: LiveRun, why: Stop) -> None:
+        """End a run of this process from outside."""
+        if live.run.id in self._waiting:
+            self._waiting.stop(live, why)
+        else:
+            self._executions.stop(live, why)
+
+    def stop_asked(self, run_id: str) -> bool:
+        """Somebody has asked for the end of a run; false if this process does not have it."""
+        live = self._executions.find(run_id)
+        if live is not None:
+            self.stop(live, Stop.CANCELLED)
+        return live is not None
+
+    def interrupt(self, run_id: str, worker: str) -> None:
+        """A run of `worker` has been asked, in the store, to make way."""
+        if not self.stop_asked(run_id):
+            self._wakes.look(worker)
+
+    async def cancel(self, caller: Caller, run_id: str) -> None:
+        """Raises: RunNotFound, StorageUnavailable."""
+        live = self._executions.find(run_id)
+        if live is not None and live.run.owner == caller.owner:
+            self.stop(live, Stop.CANCELLED)
+            return
+        (outcome,) = await self._journal.commit((RequestCancel(run_id, caller.owner, self._worker),))
+        if isinstance(outcome, Missing):
+            raise RunNotFound(f"Run {run_id!r} does not exist.", param="run_id")
+        if isinstance(outcome, Cancelling):
+            await self._carry_out(caller, run_id, outcome)
+
+    async def _carry_out(self, caller: Caller, run_id: str, outcome: Cancelling) -> None:
+        """Tell whoever executes the run, or end it, where nobody had it and it is ours now."""
+        if outcome.fence is None:
+            self._wakes.look(outcome.worker)
+            return
+        run = await self._runs.find(caller, run_id)
+        if run is None:
+            return
+        ended = await self._settlements.end_inherited(self._runs, run, outcome.fence, Stop.CANCELLED)
+        self._following.wake((run_id,))
+        self._wakes.log_grew(run_id)
+        self._on_end(ended)
+
+    async def cancel_all(self, session: Session, patience: float) -> Sequence[Run]:
+        """Cancel the runs of a session and wait for those of this process; returns the others."""
+        here = [live for live in self._executions.all() if live.run.session_key == session.key]
+        for live in reversed(here):
+            self.stop(live, Stop.CANCELLED)
+        caller, known = Caller(session.owner), {live.run.id for live in here}
+        elsewhere = [run for run in await self._runs.open_in(session.key) if run.id not in known]
+        for run in reversed(elsewhere):
+            await self.cancel(caller, run.id)
+        if here:
+            await asyncio.wait([live.ended for live in here], timeout=patience)
+        return elsewhere
