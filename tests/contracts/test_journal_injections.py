@@ -117,6 +117,27 @@ async def test_what_names_a_run_that_has_ended_waits_for_its_session(store: Stor
     assert await _texts(store, await accepted_by(store, accept("q2", "s"))) == ["q", "a", "late", "q2"]
 
 
+async def test_what_names_a_run_that_has_ended_is_for_the_one_of_its_session_that_is_under_way(store: Store) -> None:
+    ended = await accepted_by(store, accept("q", "s"))
+    await store.journal.commit((end(ended, "a"),), fence(ended))
+    running = await accepted_by(store, accept("q2", "s"))
+    await accepted_by(store, accept("elsewhere", "t"))
+    told = await injected_by(store, inject("late", run_id=ended.run.id, agent_name=None))
+    assert (told.status, told.run_id) == ("accepted", running.run.id)
+
+
+async def test_what_is_injected_while_a_run_begins_never_misses_it(store: Store) -> None:
+    await take_turn(store, "q", "s")
+    key = (await session_called(store, "s")).key
+    for number in range(20):
+        begun, told = await asyncio.gather(
+            accepted_by(store, accept("q", "s")), injected_by(store, inject(str(number), session_key=key))
+        )
+        receipt = await receipt_of(store, told.id)
+        assert (receipt.run_id, receipt.status == "deferred") == (begun.run.id, False)
+        await store.journal.commit((end(begun, seq=begun.run.last_seq + 1),), fence(begun))
+
+
 async def test_what_names_a_forgotten_run_waits_for_the_next_one_of_its_agent(store: Store) -> None:
     accepted = await accepted_by(store, accept("q", recorded=False, agent_name="other"))
     await store.journal.commit((end(accepted, "a"),), fence(accepted))

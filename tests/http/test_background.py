@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -64,6 +65,29 @@ def test_its_events_are_followed_while_it_runs_and_replayed_afterwards(http: htt
     replay = http.get(path)
     assert replay.text.split("\n")[:-1] == [*seen, *rest]
     assert said(frames(replay.content)) == "One. Two."
+
+
+def test_who_waits_for_them_hears_of_each_end_at_once(http: httpx2.Client, inn: Inn) -> None:
+    began = time.monotonic()
+    for number in range(4):
+        blocker, session_id = inn.conduct(f"blocks {number}"), f"blocked {number}"
+        body = {"agent_name": "conducted", "input": f"blocks {number}", "session_id": session_id}
+        with http.stream("POST", "/chat/stream", json=body) as first, ThreadPoolExecutor(2) as pool:
+            assert blocker.began.wait(10)
+            told = [accepted(http, text, session_id=session_id)["run_id"] for text in ("cancelled", "executed")]
+            waiting = [pool.submit(http.get, f"/runs/{run_id}", params={"wait": 20}) for run_id in told]
+            while not all(_is_followed(inn, run_id) for run_id in told):
+                pass
+            http.post(f"/runs/{told[0]}/cancel")
+            assert waiting[0].result(5).json()["status"] == "cancelled"
+            blocker.end()
+            first.read()
+            assert waiting[1].result(5).json()["status"] == "completed"
+    assert time.monotonic() - began < 3, "and not when somebody looks again, a second later"
+
+
+def _is_followed(inn: Inn, run_id: str) -> bool:
+    return run_id in inn.app.kernel.house.services.runs._following._tails  # type: ignore[union-attr]
 
 
 def test_one_that_fails_tells_so_when_it_is_read(http: httpx2.Client) -> None:

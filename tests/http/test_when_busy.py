@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
@@ -150,6 +151,25 @@ def test_turn_that_steers_a_run_in_its_last_moment_is_answered_by_its_end(http: 
     assert http.get(f"/injections/{answer.headers['x-injection-id']}").json()["status"] == "deferred"
     http.post("/chat", json={"input": "Next", "session_id": "last moment"})
     assert [message["content"] for message in inn.seen[-1]][1:] == ["Hush", "Next"]
+
+
+def test_turn_that_races_with_the_end_of_the_run_is_told_an_end_whichever_comes_first(
+    http: httpx2.Client, inn: Inn
+) -> None:
+    pause = 0.002
+    met: set[bool] = set()
+    for number in range(100):
+        busy = Busy(http, inn, f"race {number}")
+        asked = {"input": "Hush", "session_id": busy.session_id, "when_busy": "steer"}
+        late = threading.Timer(pause, busy.performance.end)
+        late.start()
+        answer = http.post("/chat/stream", json=asked)
+        assert frames(answer.content)[-1].data["type"] == "done"
+        has_steered = "x-injection-id" in answer.headers
+        met.add(has_steered)
+        pause = pause * 0.8 if has_steered else pause * 1.25 + 0.0001  # to where the two meet
+        assert busy.answer.result(20).status_code == 200
+    assert met == {True, False}
 
 
 def test_turn_that_steered_is_not_injected_again_when_it_is_repeated(http: httpx2.Client, inn: Inn) -> None:

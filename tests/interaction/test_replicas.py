@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -201,3 +203,26 @@ def position_of(answer: Any) -> int:
     position = answer["position"] if "position" in answer else answer["messages"][0]["position"]
     assert isinstance(position, int)
     return position
+
+
+async def test_process_that_has_just_come_hears_of_every_event_at_once(
+    replicas: Replicas, here: httpx2.AsyncClient, there: httpx2.AsyncClient, name: str
+) -> None:
+    if not replicas.are_many:
+        pytest.skip("one process serves SQLite")
+    async with AsyncExitStack() as stack:
+        run_id = await _started(stack, here, name, name)
+        with contextlib.suppress(httpx2.TransportError):
+            async with AsyncExitStack() as lost:
+                await _started(lost, there, name, f"{name} lost")
+                await asyncio.to_thread(replicas.other.kill)
+        await asyncio.to_thread(replicas.one.wait_for_log, r"(of a worker that has died)")
+        await asyncio.to_thread(replicas.other.start)
+        watching = await stack.enter_async_context(follow(there, run_id))
+        await watching.until("two ")
+        began = time.monotonic()
+        for number in range(5):
+            await inject(here, run_id, f"{number} ")
+            assert await watching.until(" ") == f"{number} "
+        assert time.monotonic() - began < 1, "it looks by itself only every second"
+        await inject(here, run_id, "end")

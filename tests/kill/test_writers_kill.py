@@ -35,7 +35,7 @@ async def test_what_eight_writers_were_told_survives_kills_once_and_without_gaps
     for number in range(ROUNDS):
         sessions = [f"{name}-{number // _SESSIONS_LAST}" for name in ("red", "blue")]
         async with writing(server.url, ledger, sessions, number) as writers:
-            await writers.acknowledged(chance.randint(1, 60))
+            await writers.acknowledged(chance.randint(1, 40))
             server.kill()
         ready.append(await _start_again(server))
         async with _client(server) as client:
@@ -63,7 +63,7 @@ async def test_writers_at_one_worker_go_on_while_another_is_killed(
         sessions = [f"{name}-{number}" for name in ("red", "blue")]
         async with writing(other.url, ledger, sessions, -1 - number) as going_on:
             async with writing(doomed.url, ledger, sessions, number) as writers:
-                await writers.acknowledged(random.randint(1, 60))
+                await writers.acknowledged(random.randint(1, 40))
                 doomed.kill()
             starting = asyncio.create_task(asyncio.to_thread(doomed.start))
             await going_on.acknowledged(40)

@@ -218,5 +218,6 @@ def test_pages_of_an_allowed_origin_may_use_openais_client(tmp_path: Path) -> No
     assert asked.headers["access-control-allow-headers"] == wanted
     assert answered.status_code == 200
     assert answered.headers["access-control-allow-origin"] == "http://page.example"
-    assert "x-request-id" in answered.headers["access-control-expose-headers"]
+    exposed = set(answered.headers["access-control-expose-headers"].split(", "))
+    assert {"x-request-id", "x-run-id", "x-injection-id", "idempotent-replayed"} <= exposed
     assert (foreign.status_code, foreign.json()["error"]["code"]) == (403, "FORBIDDEN")

@@ -114,8 +114,8 @@ async def test_a_run_of_another_process_is_followed_to_its_end(store: SqliteStor
     following.wake([accepted.run.id])
     ending = await asyncio.wait_for(tail.ended, 5)
     assert (ending.status, ending.output, ending.error) == ("failed", "abc", error)
-    told = [line for segment in tail.recent(0) or () for line in segment.payloads()]
-    expected: tuple[Event, ...] = (STARTED, *map(TextDelta, "abc"), *last)
+    told = [line for segment in tail.recent(accepted.run.last_seq) or () for line in segment.payloads()]
+    expected: tuple[Event, ...] = (*map(TextDelta, "abc"), *last)
     assert told == [payload(one) for one in expected]
     assert (await run_of(store, accepted.run.id)).last_seq == tail.head == 6
 

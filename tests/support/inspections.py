@@ -6,6 +6,7 @@ What is wrong is collected and not raised, so that it can be counted over many r
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import time
 from collections import Counter
@@ -115,6 +116,8 @@ class Inspector:
             whole = turn.received[: turn.received.rfind(b"\n\n") + 2]
             if not body.startswith(whole):
                 self.findings.lost.append(f"{name}: what was streamed is not what is stored")
+        elif not run["output"].startswith(_heard(turn.received)):
+            self.findings.lost.append(f"{name}: what was streamed in chunks is not what is stored")
 
     def _inspect_inputs(self, turns: Sequence[Said], fresh: dict[str, Json]) -> None:
         texts = Counter(run["input"][-1]["content"] for run in fresh.values())
@@ -179,6 +182,13 @@ class Inspector:
         for one in self._ledger.injected:
             if one.session_id == session_id and one.id not in waiting:
                 yield one.text
+
+
+def _heard(received: bytes) -> str:
+    """The text of the whole chunks of a stream of completions."""
+    blocks = received.decode(errors="replace").split("\n\n")[:-1]
+    chunks = [json.loads(block.removeprefix("data: ")) for block in blocks if block.startswith("data: {")]
+    return "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk.get("choices", ()))
 
 
 def name_of(run: Json) -> str:

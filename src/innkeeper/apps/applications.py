@@ -93,7 +93,15 @@ def install(app: FastAPI, settings: Settings, agents: AppAgents | None, *, has_d
             allow_methods=["*"],
             allow_headers=["*"],
             allow_credentials="*" not in settings.cors_origins,
-            expose_headers=["x-request-id", "x-response-time", "x-run-id", "x-session-id", "retry-after"],
+            expose_headers=[
+                "x-request-id",
+                "x-response-time",
+                "x-run-id",
+                "x-session-id",
+                "x-injection-id",
+                "idempotent-replayed",
+                "retry-after",
+            ],
         )
     return kernel
 

@@ -75,6 +75,7 @@ class Membership:
         if self._is_shared:
             await self._journal.commit((KeepWorker(self._worker, self._process),))
             await self._bury()
+            self._wakes.came()
         inherited = await self._inherit()
         if inherited and not self._is_shared:
             await asyncio.wait(inherited)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 
 from innkeeper.ports.bus import Bus
 
-_LOG, _TURN, _WORKER, _QUEUE = "log", "turn", "worker", "queue"
+_LOG, _TURN, _WORKER, _QUEUE, _CAME = "log", "turn", "worker", "queue", "came"
 
 
 class Wakes:
@@ -31,6 +31,10 @@ class Wakes:
         """A run in the background waits to be taken."""
         self._bus.publish(f"{_QUEUE}/")
 
+    def came(self) -> None:
+        """This process serves the store from now on, and wants to be told."""
+        self._bus.publish(f"{_CAME}/{self._worker}")
+
     def look(self, worker: str) -> None:
         """A run of this worker has been asked to end."""
         self._bus.publish(f"{_WORKER}/{worker}")
@@ -50,11 +54,14 @@ class Wakes:
 
         def receive(topics: Collection[str]) -> None:
             if not topics:  # the connection was lost for a while: anything may have happened
+                self.is_alone = False
                 on_log(None)
                 on_work()
                 on_look()
                 return
             told = [topic.partition("/") for topic in topics]
+            if any(kind == _CAME and name != self._worker for kind, _, name in told):
+                self.is_alone = False
             if logs := [name for kind, _, name in told if kind == _LOG]:
                 on_log(logs)
             for kind, _, name in told:

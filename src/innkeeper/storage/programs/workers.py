@@ -117,6 +117,9 @@ _DEAD = Statement(
     returns=True,
 )
 
+_ALIVE = Statement(select(_workers.c.id).where(~_is_missed), returns=True)
+_WORKER_AT = [column.name for column in RUN_COLUMNS].index("worker")
+
 
 def keep(change: KeepWorker, fence: Fence | None) -> Program:
     rows = yield Query(_KEEP, {"by_id": change.worker})
@@ -159,8 +162,12 @@ def release(change: ReleaseRun, fence: Fence | None) -> Program:
 def take_dead(change: TakeDead, fence: Fence | None) -> Program:
     missed = {"not_worker": change.worker, "patience": round(change.patience * 1_000_000)}
     rows = yield Query(_DEAD, {**missed, "limit": change.limit})
+    # A row that another has taken over between this look and its lock is told by its new worker, who is alive.
+    alive = {worker for (worker,) in (yield Query(_ALIVE, missed))} if rows else set()
     inherited, queued = [], 0
     for row in rows:
+        if row[_WORKER_AT] in alive:
+            continue
         run = run_of(row)
         if run.background and not run.is_cancelling and run.attempt < change.max_attempts:
             yield Query(_REQUEUE, {"by_id": run.id})
