@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
@@ -16,6 +17,8 @@ import asyncpg
 
 from innkeeper.core.errors import InnkeeperError, SetupError, StorageFull, StorageUnavailable
 from innkeeper.storage.statements import Compiled
+
+_logger = logging.getLogger(__name__)
 
 Connection = Any
 """asyncpg's own or its pool's proxy; asyncpg has no common type for the two."""
@@ -162,4 +165,5 @@ def storage_error(error: Exception) -> StorageUnavailable:
         return StorageFull("The disk that holds the store is full.")
     if _is_transient(error):
         return StorageUnavailable("The store did not answer in time.")
+    _logger.error("PostgreSQL refused a statement: %s: %s", type(error).__name__, getattr(error, "message", ""))
     return StorageUnavailable("The store could not carry this out.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import gc
+import logging
 import os
 import sqlite3
 from pathlib import Path
@@ -15,6 +16,9 @@ from pathlib import Path
 from innkeeper.core.errors import SetupError, StorageFull, StorageUnavailable, StoreInUse
 
 _CLOSING_SECONDS = 5.0
+
+
+_logger = logging.getLogger(__name__)
 
 
 class StoreLock:
@@ -118,6 +122,7 @@ def storage_error(error: BaseException) -> StorageUnavailable:
     elif is_locked(error):
         failure = StorageUnavailable("The store is locked by another program.")
     else:
+        _logger.error("SQLite refused a statement: %s: %s", type(error).__name__, error)
         failure = StorageUnavailable("The store could not carry this out.")
     failure.__cause__ = error
     return failure
