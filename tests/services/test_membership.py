@@ -88,6 +88,24 @@ async def test_a_run_that_this_worker_holds_and_nobody_executes_is_ended(
     await member.leave()
 
 
+async def test_a_turn_that_waits_for_a_session_which_was_deleted_elsewhere_is_told_to_look(store: SqliteStore) -> None:
+    held = await _accepted(store, "s")
+    told: asyncio.Queue[str] = asyncio.Queue()
+    member = _member(store)
+    await member.enter()
+    member.watch(
+        on_cancel=lambda run_id: None,
+        on_turn=told.put_nowait,
+        on_work=lambda: None,
+        knows=lambda run_id: True,
+        waiting=lambda: [held.run.id, "run_deleted"],
+    )
+    async with asyncio.timeout(10):
+        assert await told.get() == "run_deleted"
+    assert told.empty(), "the other one is in the store"
+    await member.leave()
+
+
 async def test_a_run_that_is_new_is_no_orphan_however_often_its_worker_is_woken(store: SqliteStore) -> None:
     member = _member(store, is_shared=True)
     await member.enter()

@@ -184,11 +184,14 @@ class Membership:
     async def _find_orphans(self) -> None:
         """End what the store says this worker holds and it knows nothing of, now and the last time it looked.
 
-        There are such runs when a commit's outcome was never learned.
+        There are such runs when a commit's outcome was never learned. Turns that wait here and that the store does
+        not know any more, because their session was deleted elsewhere, are told to look.
         """
-        unknown = {
-            run.id: (run, fence) for run, fence in await self._runs.owned(self._worker) if not self._knows(run.id)
-        }
+        waiting = set(self._waiting())
+        held = {run.id: (run, fence) for run, fence in await self._runs.owned(self._worker)}
+        for run_id in waiting - held.keys():
+            self._on_turn(run_id)
+        unknown = {run_id: one for run_id, one in held.items() if not self._knows(run_id)}
         for run_id in self._suspects & unknown.keys():
             run, fence = unknown.pop(run_id)
             self._end(run, fence)
