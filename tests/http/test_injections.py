@@ -91,13 +91,12 @@ def test_messages_are_taken_in_the_order_in_which_they_came(http: httpx2.Client,
         assert said(frames(stream.read())) == "".join(f"[{number}]" for number in range(20))
 
 
-@pytest.mark.parametrize("names", ["run_id", "session_id", "agent_name", "nothing"])
+@pytest.mark.parametrize("names", ["run_id", "session_id", "agent_name"])
 def test_message_goes_to_the_newest_run_that_fits(http: httpx2.Client, inn: Inn, names: str) -> None:
     older, newer = f"older by {names}", f"newer by {names}"
     with under_way(http, inn, older) as (first, one), under_way(http, inn, newer) as (second, two):
         of_older = {"run_id": one.headers["x-run-id"], "session_id": older}
-        where = {"agent_name": "conducted"} if names == "agent_name" else {}
-        where = {names: of_older[names]} if names in of_older else where
+        where = {names: of_older.get(names, "conducted")}
         told = inject(http, "Hush", **where)
         for performance in (first, second):
             performance.look()
@@ -151,6 +150,18 @@ def test_message_for_no_session_waits_for_the_next_run_of_its_agent(http: httpx2
     http.post("/chat", json={"input": "Hello", "agent_name": "busy"})
     assert receipt(http, told["injection_id"])["status"] == "delivered"
     assert [message["content"] for message in inn.seen[-1]] == ["For the busy one", "Hello"]
+
+
+def test_message_that_names_nothing_is_for_the_default_agent(http: httpx2.Client, inn: Inn) -> None:
+    with under_way(http, inn, "of another agent") as (performance, answer):
+        told = inject(http, "For the default one")
+        performance.look()
+        performance.end()
+        assert said(frames(answer.read())) == ""
+    assert told["run_id"] is None
+    assert receipt(http, told["injection_id"])["status"] == "deferred"
+    http.post("/chat", json={"input": "Hello"})
+    assert receipt(http, told["injection_id"])["status"] == "delivered"
 
 
 def test_message_for_a_run_that_is_over_or_has_not_begun_is_left_to_its_session(http: httpx2.Client, inn: Inn) -> None:

@@ -47,6 +47,8 @@ class Injections:
     ) -> tuple[Injection, bool]:
         """Store a message for the caller's newest run under way that fits, or for the next one.
 
+        Where nothing is named, the default agent is meant.
+
         Returns the receipt, and whether the same request had been made before.
 
         Raises: NoAgents, AgentNotFound; NoDefaultAgent where nothing is named and there is no default;
@@ -69,7 +71,7 @@ class Injections:
             now=Instant(self._now()),
             session_key=session_key,
             run_id=run_id,
-            names_agent=agent_name is not None,
+            names_agent=agent is not None,
             claim=claim,
         )
         (outcome,) = await self._journal.commit((change,))
