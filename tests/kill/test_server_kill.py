@@ -128,7 +128,7 @@ async def test_killed_server_loses_nothing_that_it_has_told(server: ServerProces
                 told += ["What next?", following["output"]]
             assert http.get("/runs", params={"status": "running"}).json()["runs"] == []
             assert http.get("/status").json()["active_requests"] == 0
-    assert "interrupted" in server.log
+    assert f"of a worker that has died, {STREAMS} runs are ended" in server.log
 
 
 async def test_turns_that_waited_when_the_server_was_killed_have_an_end(server: ServerProcess) -> None:
@@ -173,15 +173,16 @@ async def test_stopped_server_tells_long_runs_that_they_were_interrupted(server:
         server.send_signal(signal.SIGTERM)
         await asyncio.gather(*watching)
     for witness in witnesses:
-        found = frames(witness.received)
-        assert [frame.data["type"] for frame in found][-2:] == ["error", "done"]
-        assert found[-2].data["error"]["code"] == "INTERRUPTED"
-        assert (found[-1].data["status"], found[-1].data["output"]) == ("interrupted", said(found))
+        *found, error, done, farewell = frames(witness.received)
+        assert error.data["error"]["code"] == "INTERRUPTED"
+        assert (done.data["type"], done.data["status"], done.data["output"]) == ("done", "interrupted", said(found))
+        assert farewell.data == {"type": "shutdown", "run_id": witness.run_id, "cursor": done.seq}
     assert await asyncio.to_thread(server.wait) == 0
     server.start()
     with httpx2.Client(base_url=server.url, timeout=20) as http:
         for witness in witnesses:
-            assert http.get(f"/runs/{witness.run_id}/events").content == witness.received
+            kept = [block for block in witness.received.split(b"\n\n") if b'"type":"shutdown"' not in block]
+            assert http.get(f"/runs/{witness.run_id}/events").content == b"\n\n".join(kept)
 
 
 @pytest.mark.parametrize(("count", "status"), [(100, "completed"), (100_000, "interrupted")])
@@ -193,9 +194,10 @@ async def test_stopped_server_lets_websockets_hear_how_their_runs_end(
         await socket.recv()
         server.send_signal(signal.SIGTERM)
         found = [json.loads(message) async for message in until_closed(socket)]
-    assert found[-1]["type"] == "done"
-    assert found[-1]["status"] == status
-    assert found[-1]["output"] == "".join(event["content"] for event in found if event["type"] == "text")
+    done, farewell = found[-2:]
+    assert (done["type"], done["status"]) == ("done", status)
+    assert done["output"] == "".join(event["content"] for event in found if event["type"] == "text")
+    assert farewell == {"type": "shutdown", "run_id": done["run_id"], "cursor": len(found)}
     assert await asyncio.to_thread(server.wait) == 0
 
 

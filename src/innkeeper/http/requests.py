@@ -104,7 +104,7 @@ class ChatRequest(BaseModel):
 
 
 class InjectRequest(BaseModel):
-    """A message for a run under way: your newest of an agent (the default one if omitted) or session, or one by its id."""
+    """A message for a run under way: your newest of an agent (the default if omitted), of a session, or one by id."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"message": "Also consider the costs."}]})
 
