@@ -121,13 +121,13 @@ class Background:
         self._executions.add(live)
         try:
             agent = await self._agents.find(run.agent_name)
-        except Exception as error:  # noqa: BLE001 - a resolver may raise anything; the run carries it
+            name_context(context, run, agent, taken.plan.parameters)
+            job = Job(agent, sort(run.input), taken.plan.parameters)
+            if assembler is not None:
+                job = self._resumed(live, job)
+        except Exception as error:  # noqa: BLE001 - resolvers and runtimes may raise anything; the run carries it
             await self._executions.settle(live, None, error)
             return
-        name_context(context, run, agent, taken.plan.parameters)
-        job = Job(agent, sort(run.input), taken.plan.parameters)
-        if assembler is not None:
-            job = self._resumed(live, job)
         await self._executions.execute(live, job, taken.begun)
 
     @staticmethod
