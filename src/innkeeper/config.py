@@ -133,6 +133,11 @@ class Settings(BaseSettings):
     webhook_secret: SecretStr | None = Field(
         None, validation_alias="WEBHOOK_SECRET", description="Signs webhooks: whsec_ and base64, or any text."
     )
+    code_execution: Literal["off", "monty", "process"] = Field(
+        "off",
+        validation_alias="CODE_EXECUTION",
+        description="Where tools and handlers that clients register as source code run: monty, process, or off.",
+    )
     log_level: LogLevel = Field("INFO", validation_alias="LOG_LEVEL", description="What is logged.")
     log_file: Path | None = Field(None, validation_alias="LOG_FILE", description="Where, instead of stderr.")
     debug: bool = Field(
@@ -183,6 +188,7 @@ _YAML_KEYS: Mapping[str, Mapping[str, str]] = {
         "force_auth": "force_auth",
     },
     "webhooks": {"allowed_hosts": "webhook_allowed_hosts", "secret": "webhook_secret"},
+    "sandbox": {"code_execution": "code_execution"},
     "agents": {"temperature": "temperature", "max_tokens": "max_tokens"},
 }
 """What a configuration file may say, by section and key, and which setting it is."""

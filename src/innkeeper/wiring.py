@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from innkeeper import runtimes
-from innkeeper.bus.memory import MemoryBus
+from innkeeper.buses.memory import MemoryBus
 from innkeeper.config import Settings
 from innkeeper.core.errors import MissingDependency, SetupError
 from innkeeper.http.contexts import RequestState, new_id, now
@@ -329,13 +329,13 @@ def open_bus(settings: Settings) -> Bus:
     redis, database = _redis_url(settings), _database_url(settings)
     if redis is not None:
         try:
-            from innkeeper.bus.redis import RedisBus
+            from innkeeper.buses.redis import RedisBus
         except ModuleNotFoundError as error:
             raise MissingDependency(f"Redis needs the package {error.name}: pip install 'innkeeper[redis]'.") from error
         return RedisBus(redis)
     if database.startswith("postgres"):
         try:
-            from innkeeper.bus.postgres import PostgresBus
+            from innkeeper.buses.postgres import PostgresBus
         except ModuleNotFoundError as error:
             raise MissingDependency(
                 f"PostgreSQL needs the package {error.name}: pip install 'innkeeper[postgres]'."

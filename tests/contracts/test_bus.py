@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from innkeeper.bus.memory import MemoryBus
+from innkeeper.buses.memory import MemoryBus
 from innkeeper.core.errors import SetupError
 from innkeeper.ports.bus import Bus
 from tests.support.buses import BusServer, Ear, PostgresServer, RedisServer

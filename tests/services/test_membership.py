@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from innkeeper.bus.memory import MemoryBus
+from innkeeper.buses.memory import MemoryBus
 from innkeeper.core.changes import Accepted, Inherited, KeepWorker, RequestCancel, Segment, TakeDead
 from innkeeper.core.events import RunStarted, TextDelta, payload
 from innkeeper.core.runs import Run

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import asyncpg
 from redis.asyncio import Redis
 
-from innkeeper.bus import postgres, redis
+from innkeeper.buses import postgres, redis
 from innkeeper.ports.bus import Bus
 from tests.support.doorways import Doorway
 from tests.support.services import free_port

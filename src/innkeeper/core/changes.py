@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from innkeeper.core.claims import Claim, Claimed
+from innkeeper.core.control_changes import ControlChange, ControlOutcome
 from innkeeper.core.events import EndStatus, FinishReason
 from innkeeper.core.identity import Owner
 from innkeeper.core.injections import InjectedMessage, Injection
 from innkeeper.core.messages import Message
 from innkeeper.core.runs import Plan, Run, RunError, WhenBusy
+from innkeeper.core.session_events import Note
 from innkeeper.core.sessions import Head, Session, StoredMessage
 from innkeeper.core.times import Instant
 from innkeeper.core.transcripts import HistoryMode, Transcript
@@ -79,6 +81,7 @@ class AcceptRun:
     plan: Plan | None = None
     webhook: str | None = None
     claim: Claim | None = None
+    engine_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +174,7 @@ class DeliverInjections:
 
     after: int
     now: Instant
+    session_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,17 +197,20 @@ class ForgetClaims:
 
 @dataclass(frozen=True, slots=True)
 class AppendEvents:
-    """Add a segment to the run's log."""
+    """Add a segment to the run's log; `notes` tell of it in the log of the session, which must be named then."""
 
     segment: Segment
     now: Instant
+    notes: tuple[Note, ...] = ()
+    session_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class EndRun:
     """The run's settlement: its last events, messages, usage, credits and final status, exactly once.
 
-    `visible` is the assistant's turn as clients saw it, which is what a client's transcript is compared with.
+    `visible` is the assistant's turn as clients saw it, which is what a client's transcript is compared with; `notes`
+    tell of the last events in the session's log, before the end itself.
     """
 
     run_id: str
@@ -219,6 +226,7 @@ class EndRun:
     finish_reason: FinishReason | None = None
     steps: int = 0
     records: tuple[CreditRecord, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,9 +239,13 @@ class RecordCredits:
 
 @dataclass(frozen=True, slots=True)
 class CreateSession:
-    """Store a session that a client asked for; one that exists is a conflict."""
+    """Store a session that a client asked for; one that exists is a conflict.
+
+    `token_digest` is that of the token that opens this session and nothing else.
+    """
 
     session: Session
+    token_digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +325,7 @@ Change = (
     | AppendMessages
     | TakeDeliveries
     | SettleDelivery
+    | ControlChange
 )
 
 
@@ -466,6 +479,7 @@ Outcome = (
     | Done
     | Stale
     | Missing
+    | ControlOutcome
 )
 
 

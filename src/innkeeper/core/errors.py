@@ -6,6 +6,10 @@ InnkeeperError
 ├── NotFound
 │   ├── AgentNotFound       ├── SessionNotFound
 │   ├── RunNotFound         ├── InjectionNotFound
+│   ├── CommandNotFound     ├── EventNotFound
+│   ├── EngineNotFound      ├── ToolNotFound
+│   ├── HandlerNotFound     ├── TraceNotFound
+│   ├── TokenNotFound
 │   └── RouteNotFound
 ├── NoDefaultAgent          no agent was named and none is the default
 ├── NoAgents                nothing is registered
@@ -15,6 +19,10 @@ InnkeeperError
 ├── ForeignHost             the Host header names another server
 ├── PayloadTooLarge         ├── UnsupportedMediaType
 ├── RunConflict             another run holds the session
+├── ToolConflict            ├── HandlerConflict   one of that name is registered already
+├── SourceRejected          source code that cannot be registered: where, and why
+├── CodeExecutionDisabled   the server does not run clients' code
+├── CommandFailed           a command handler or a tool raised, or exceeded a limit
 ├── TooBusy                 a queue or a limit is full; `retry_after` seconds
 ├── IdempotencyMismatch     the key was used with another request
 ├── AgentFailed             the agent or its model raised
@@ -78,6 +86,34 @@ class InjectionNotFound(NotFound):
     """No injection has that id."""
 
 
+class CommandNotFound(NotFound):
+    """No command has that id."""
+
+
+class EventNotFound(NotFound):
+    """No event has that id."""
+
+
+class EngineNotFound(NotFound):
+    """No engine has that id."""
+
+
+class ToolNotFound(NotFound):
+    """No tool of that name is registered."""
+
+
+class HandlerNotFound(NotFound):
+    """No handler is registered for that type."""
+
+
+class TraceNotFound(NotFound):
+    """No trace has that id."""
+
+
+class TokenNotFound(NotFound):
+    """No token has that id."""
+
+
 class RouteNotFound(NotFound):
     """Nothing is served at that path."""
 
@@ -120,6 +156,30 @@ class UnsupportedMediaType(InnkeeperError):
 
 class RunConflict(InnkeeperError):
     """The session is busy with another run."""
+
+
+class ToolConflict(InnkeeperError):
+    """A tool of that name is registered in this session already."""
+
+
+class HandlerConflict(InnkeeperError):
+    """A handler for commands of that type is registered in this scope already."""
+
+
+class SourceRejected(Invalid):
+    """Source code that cannot be registered; `line` and `column` begin at 1."""
+
+    def __init__(self, message: str, *, line: int = 1, column: int = 1, param: str | None = None) -> None:
+        where = f"line {line}, column {column}: {message}"
+        super().__init__(where, param=param, details={"line": line, "column": column, "reason": message})
+
+
+class CodeExecutionDisabled(InnkeeperError):
+    """The server does not run clients' code, or not for this caller."""
+
+
+class CommandFailed(InnkeeperError):
+    """A command handler or a tool raised, or exceeded a limit."""
 
 
 class TooBusy(InnkeeperError):

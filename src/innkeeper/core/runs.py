@@ -100,6 +100,7 @@ class StartRun:
     `messages` is what the client sent, oldest first; `on_disconnect` and `grace` (seconds) say what happens
     when the last reader leaves; `recorded=False` keeps the conversation only until the run has ended. A run in the
     `background` goes through the queue; `webhook` is told of its end; `claim` is the request's idempotency key.
+    `engine_id` is the engine that is executed; `trace_id` the trace that the client began, if it did.
     """
 
     agent_name: str | None
@@ -118,6 +119,8 @@ class StartRun:
     background: bool = False
     webhook: str | None = None
     claim: Claim | None = None
+    engine_id: str | None = None
+    trace_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +166,12 @@ class Run:
     metadata: Mapping[str, object] = field(default_factory=dict)
     started_at: Instant | None = None
     ended_at: Instant | None = None
+    own_trace_id: str | None = None
+
+    @property
+    def trace_id(self) -> str:
+        """The trace that the run is part of: its client's, or else one of its own."""
+        return self.own_trace_id or self.id.removeprefix("run_")
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,17 +55,3 @@ class StoredMessage:
     run_id: str | None
     message: Message
     created_at: Instant
-
-
-@dataclass(frozen=True, slots=True)
-class SessionEvent:
-    """One entry of a session's own log; `sequence` is gapless a session and assigned in the commit."""
-
-    sequence: int
-    event_id: str
-    event_type: str
-    data: Mapping[str, object]
-    source: str
-    created_at: Instant
-    run_id: str | None = None
-    metadata: Mapping[str, object] = field(default_factory=dict)

@@ -23,7 +23,12 @@ PERMISSIONS: Mapping[str, Role] = {
     "sessions:write": Role.USER,
     "runs:read": Role.READ,
     "runs:write": Role.USER,
+    "control:read": Role.READ,
+    "control:write": Role.USER,
+    "code:write": Role.ADMIN,
+    "observability:read": Role.ADMIN,
     "server:read": Role.READ,
+    "server:admin": Role.ADMIN,
     "docs:read": Role.READ,
 }
 """What a role must at least be to use a permission."""

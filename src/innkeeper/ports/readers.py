@@ -10,11 +10,17 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from innkeeper.core.changes import Fence, Lineage, Segment
+from innkeeper.core.commands import Command
+from innkeeper.core.engines import Engine, EngineStatus
 from innkeeper.core.identity import Caller
 from innkeeper.core.injections import Injection
+from innkeeper.core.logs import LogFilter, LogRecord
 from innkeeper.core.messages import Message
 from innkeeper.core.runs import Run, RunStatus
+from innkeeper.core.session_events import EventFilter, SessionEvent
 from innkeeper.core.sessions import Session, StoredMessage
+from innkeeper.core.sources import HandlerKind, SourceHandler, SourceTool
+from innkeeper.core.tokens import Token
 
 
 class SessionReader(Protocol):
@@ -89,3 +95,87 @@ class InjectionReader(Protocol):
 class WorkerReader(Protocol):
     async def processes(self) -> Sequence[tuple[str, str]]:
         """The workers that serve this store, each with what tells its process."""
+
+
+class EventReader(Protocol):
+    """The logs of sessions. A page costs the same wherever in a log it lies, and however long that is."""
+
+    async def page(
+        self, session: Session, wanted: EventFilter, *, limit: int, offset: int = 0
+    ) -> tuple[Sequence[SessionEvent], int]:
+        """Up to `limit` events that fit, oldest first, without the first `offset`; and how many fit in all."""
+
+    async def find(self, session: Session, sequence: int) -> SessionEvent | None: ...
+
+    async def beyond(self, session: Session, after: int, limit: int) -> Sequence[SessionEvent]:
+        """The events that follow `after`, in order."""
+
+    async def of_run(self, session_key: str, run_id: str) -> Sequence[SessionEvent]:
+        """What the log of the session tells of one run."""
+
+
+class CommandReader(Protocol):
+    async def find(self, caller: Caller, session_key: str, command_id: str) -> Command | None:
+        """A command of this session; reactions are not found."""
+
+    async def has_queued(self) -> bool:
+        """Whether a command waits to be taken."""
+
+    async def cancelled(self, worker: str) -> Sequence[str]:
+        """The ids of those that this worker executes and whose end has been asked for."""
+
+    async def open_in(self, session_key: str) -> Sequence[Command]:
+        """The commands of a session that have not ended."""
+
+    async def count_open(self) -> Sequence[tuple[str, int]]:
+        """How many are queued and executing, by status."""
+
+
+class SourceReader(Protocol):
+    """Code of clients, and what it has put aside."""
+
+    async def tools(self, session_key: str) -> Sequence[SourceTool]:
+        """In the order of their names."""
+
+    async def tool(self, session_key: str, name: str) -> SourceTool | None: ...
+
+    async def handlers(self, session_key: str, kind: HandlerKind, type: str | None = None) -> Sequence[SourceHandler]:
+        """Those for one type, or for any, in the order in which they were registered."""
+
+    async def state(self, session_key: str, name: str) -> object:
+        """What was put aside under `name`, or `None`."""
+
+
+class EngineReader(Protocol):
+    async def find(self, caller: Caller, engine_id: str) -> Engine | None: ...
+
+    async def page(
+        self,
+        caller: Caller,
+        *,
+        limit: int,
+        after: str | None = None,
+        session_key: str | None = None,
+        status: EngineStatus | None = None,
+    ) -> tuple[Sequence[Engine], bool]:
+        """Newest first, those older than the engine `after`; and whether there are more."""
+
+
+class TokenReader(Protocol):
+    """What the gate asks before there is a caller."""
+
+    async def find(self, token_id: str) -> tuple[Token, str] | None:
+        """A token and the digest of its secret, revoked and expired ones too."""
+
+    async def page(self, *, limit: int, after: str | None = None) -> tuple[Sequence[Token], bool]:
+        """All tokens, newest first, those older than the token `after`; and whether there are more."""
+
+    async def session_of(self, digest: str) -> Session | None:
+        """The session that the token with this digest opens."""
+
+
+class LogReader(Protocol):
+    async def page(
+        self, caller: Caller, wanted: LogFilter, *, limit: int, after: str | None = None, sees_all: bool = False
+    ) -> tuple[Sequence[LogRecord], bool]:
+        """Newest first, those older than the record `after`; and if there are more. `sees_all` shows others' too."""

@@ -56,9 +56,13 @@ sessions = Table(
     Column("sequence", BigInteger, nullable=False),
     Column("input_tokens", BigInteger, nullable=False),
     Column("output_tokens", BigInteger, nullable=False),
+    Column("last_event_at", BigInteger, nullable=False, server_default="0"),
+    Column("token_digest", String),
+    Index("sessions_by_token", "token_digest", unique=True, sqlite_where=text("token_digest IS NOT NULL"),
+          postgresql_where=text("token_digest IS NOT NULL")),
     Index("sessions_by_name", "organization", "owner", "id", "user_id", unique=True),
     Index("sessions_by_age", "organization", "owner", "recorded", "key"),
-)
+)  # fmt: skip
 
 branches = Table(
     "branches",
@@ -123,6 +127,9 @@ runs = Table(
     Column("webhook", Text),
     Column("injections", BigInteger, nullable=False, server_default="0"),
     Column("cancel_requested", SmallInteger, nullable=False, server_default="0"),
+    Column("trace_id", String),
+    Index("runs_of_traces", "trace_id", sqlite_where=text("trace_id IS NOT NULL"),
+          postgresql_where=text("trace_id IS NOT NULL")),
     Index("runs_by_age", "organization", "owner", "id"),
     Index("runs_by_session", "session_key", "id"),
     Index("runs_unfinished", "session_key", "status", sqlite_where=text("ended_at IS NULL"),
@@ -148,18 +155,21 @@ segments = Table(
     sqlite_with_rowid=False,
 )
 
+# A session's own log. `ordinal` numbers the events of one type in one session, without a gap, so that a page of them
+# and their count are found by key; `created_at` never goes back within a session, so that an instant is, too.
 session_events = Table(
     "session_events",
     metadata,
     Column("session_key", String, primary_key=True),
     Column("sequence", BigInteger, primary_key=True),
-    Column("event_id", String, nullable=False),
     Column("event_type", String, nullable=False),
+    Column("ordinal", BigInteger, nullable=False),
     Column("run_id", String),
     Column("data", Text, nullable=False),
     Column("metadata", Text, nullable=False),
     Column("source", String, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Index("session_events_by_type", "session_key", "event_type", "ordinal", unique=True),
     sqlite_with_rowid=False,
 )
 
@@ -239,4 +249,138 @@ deliveries = Table(
     Index("deliveries_of_runs", "run_id"),
     Index("deliveries_due", "due_at", sqlite_where=text("status = 'pending'"),
           postgresql_where=text("status = 'pending'")),
+)  # fmt: skip
+
+# What was asked of command handlers, and of event handlers, which are `kind` "reaction". `waits_for` is the command of
+# the same batch that must have ended before; the queue is what is queued and waits for none.
+commands = Table(
+    "commands",
+    metadata,
+    Column("id", String, primary_key=True),
+    *_owned(),
+    Column("session_key", String, nullable=False),
+    Column("session_id", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("command_type", String, nullable=False),
+    Column("parameters", Text, nullable=False),
+    Column("metadata", Text, nullable=False),
+    Column("handler", String),
+    Column("priority", SmallInteger, nullable=False),
+    Column("timeout", BigInteger, nullable=False),
+    Column("depth", SmallInteger, nullable=False),
+    Column("status", String, nullable=False),
+    Column("waits_for", String),
+    Column("worker", String, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("cancel_requested", SmallInteger, nullable=False),
+    Column("result", Text),
+    Column("error", Text),
+    Column("trace_id", String),
+    Column("created_at", BigInteger, nullable=False),
+    Column("started_at", BigInteger),
+    Column("ended_at", BigInteger),
+    Index("commands_of_sessions", "session_key", "id"),
+    Index("commands_in_queue", "priority", "id", sqlite_where=text("status = 'queued' AND waits_for IS NULL"),
+          postgresql_where=text("status = 'queued' AND waits_for IS NULL")),
+    Index("commands_held", "worker", sqlite_where=text("status = 'executing'"),
+          postgresql_where=text("status = 'executing'")),
+    Index("commands_that_wait", "waits_for", sqlite_where=text("waits_for IS NOT NULL"),
+          postgresql_where=text("waits_for IS NOT NULL")),
+    Index("commands_of_traces", "trace_id", sqlite_where=text("trace_id IS NOT NULL"),
+          postgresql_where=text("trace_id IS NOT NULL")),
+)  # fmt: skip
+
+# Handlers and tools that clients registered as source code, each in one session.
+handlers = Table(
+    "handlers",
+    metadata,
+    Column("session_key", String, primary_key=True),
+    Column("kind", String, primary_key=True),
+    Column("type", String, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("id", String, nullable=False),
+    Column("function", String, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+tools = Table(
+    "tools",
+    metadata,
+    Column("session_key", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("description", Text, nullable=False),
+    Column("parameters", Text, nullable=False),
+    Column("function", String, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# What code of a session has put aside with `set_state`.
+session_state = Table(
+    "session_state",
+    metadata,
+    Column("session_key", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("value", Text, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+engines = Table(
+    "engines",
+    metadata,
+    Column("id", String, primary_key=True),
+    *_owned(),
+    Column("session_key", String, nullable=False),
+    Column("session_id", String, nullable=False),
+    Column("engine_type", String, nullable=False),
+    Column("model_name", String),
+    Column("configuration", Text, nullable=False),
+    Column("last_run_id", String),
+    Column("created_at", BigInteger, nullable=False),
+    Index("engines_by_age", "organization", "owner", "id"),
+    Index("engines_of_sessions", "session_key", "id"),
+)
+
+# Credentials, of which only digests are kept. `scopes` are separated by spaces; `expires_at` is null for good.
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("digest", String, nullable=False),
+    Column("organization", String, nullable=False),
+    Column("owner", String, nullable=False),
+    Column("role", String, nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("revoked_at", BigInteger),
+    Column("last_used_at", BigInteger),
+    Index("tokens_by_owner", "organization", "owner", "id"),
+)
+
+# What the server logged, and what clients did; `level` is a number as in `logging`. The server's own have no owner.
+log_records = Table(
+    "log_records",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("organization", String, nullable=False),
+    Column("owner", String, nullable=False),
+    Column("source", String, nullable=False),
+    Column("level", SmallInteger, nullable=False),
+    Column("logger", String, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("session_id", String),
+    Column("request_id", String),
+    Column("metadata", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Index("log_records_by_level", "level", "id"),
+    Index("log_records_by_owner", "organization", "owner", "id"),
+    Index("log_records_by_session", "session_id", "id", sqlite_where=text("session_id IS NOT NULL"),
+          postgresql_where=text("session_id IS NOT NULL")),
 )  # fmt: skip

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from redis import exceptions
 from redis.asyncio import ConnectionPool
 
-from innkeeper.bus.connected import ConnectedBus, Line
+from innkeeper.buses.connected import ConnectedBus, Line
 from innkeeper.core.errors import SetupError
 
 CHANNEL = "innkeeper:wakes"

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 from redis.asyncio import Redis
 
-from innkeeper.bus.redis import RedisBus
+from innkeeper.buses.redis import RedisBus
 from innkeeper.core.errors import SetupError
 from tests.support.buses import Ear
 from tests.support.services import free_port, running_redis

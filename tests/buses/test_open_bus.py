@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from innkeeper.bus.memory import MemoryBus
-from innkeeper.bus.postgres import PostgresBus
-from innkeeper.bus.redis import RedisBus
+from innkeeper.buses.memory import MemoryBus
+from innkeeper.buses.postgres import PostgresBus
+from innkeeper.buses.redis import RedisBus
 from innkeeper.config import load_settings
 from innkeeper.core.errors import MissingDependency, SetupError
 from innkeeper.wiring import open_bus
@@ -92,6 +92,6 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
 ) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == package]:
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delitem(sys.modules, f"innkeeper.bus.{extra}")
+    monkeypatch.delitem(sys.modules, f"innkeeper.buses.{extra}")
     with pytest.raises(MissingDependency, match=rf"needs the package {package}.*: pip install 'innkeeper\[{extra}\]'"):
         open_bus(load_settings(setting))

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import asyncpg
 
-from innkeeper.bus.connected import ConnectedBus, Line
+from innkeeper.buses.connected import ConnectedBus, Line
 from innkeeper.core.errors import SetupError
 
 CHANNEL = "innkeeper_wakes"

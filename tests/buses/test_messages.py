@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from innkeeper.bus.messages import MOST_BYTES, is_topic, new_sender, packed, unpacked
+from innkeeper.buses.messages import MOST_BYTES, is_topic, new_sender, packed, unpacked
 
 SENDER = "0123456789abcdef"
 TOPICS = st.text([chr(code) for code in range(0x21, 0x7F) if chr(code) != ","], min_size=1, max_size=200)

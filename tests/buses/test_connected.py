@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Collection
 
 import pytest
 
-from innkeeper.bus.messages import MOST_BYTES, new_sender
+from innkeeper.buses.messages import MOST_BYTES, new_sender
 from innkeeper.ports.bus import Bus
 from tests.support.buses import BusServer, Ear
 from tests.support.doorways import Doorway
@@ -195,7 +195,7 @@ async def test_losses_are_logged_without_the_address_being_told_in_full(
     await server.cut()
     await heard.until(lambda: heard.calls == [()])
     await bus.close()
-    told = [record.getMessage() for record in caplog.records if record.name.startswith("innkeeper.bus")]
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("innkeeper.buses")]
     assert ["was lost" in told[0], "is back" in told[-1]] == [True, True]
     assert all(f"127.0.0.1:{doorway.port}" in line and "hunter2" not in line for line in told)
 

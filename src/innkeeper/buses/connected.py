@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
-from innkeeper.bus.messages import is_topic, new_sender, packed, unpacked
+from innkeeper.buses.messages import is_topic, new_sender, packed, unpacked
 from innkeeper.core.errors import SetupError
 from innkeeper.ports.bus import Receive
 

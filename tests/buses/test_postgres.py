@@ -10,7 +10,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from innkeeper.bus.postgres import PostgresBus
+from innkeeper.buses.postgres import PostgresBus
 from innkeeper.core.errors import SetupError
 from tests.support.buses import Ear
 from tests.support.services import free_port, running_postgres
