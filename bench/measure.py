@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 
 from bench.clients import CHAT, Client, chat_body
-from bench.reports import Figure, Rates, report
+from bench.reports import Figure, Rates, report, with_others
 from bench.servers import ROOT, Server, on_uvicorn
 
 FLOOR = on_uvicorn("bench.floor:app")
@@ -211,7 +211,8 @@ def main() -> None:
         shutil.rmtree(scratch, ignore_errors=True)
     print(text)
     if not options.quick:
-        (ROOT / "bench" / "RESULTS.md").write_text(text)
+        results = ROOT / "bench" / "RESULTS.md"
+        results.write_text(with_others(text, results.read_text()))
 
 
 if __name__ == "__main__":

@@ -113,6 +113,26 @@ def report(figures: Iterable[Figure], command: str, folder: Path) -> str:
     )
 
 
+def with_section(text: str, heading: str, figures: Iterable[Figure], told: Iterable[str]) -> str:
+    """`text` with a section of figures that have no floor, in the place of the one of that name, or else at its end."""
+    rows = [(one.name, _number(one.product, one.unit), one.target, one.verdict) for one in figures]
+    lines = [f"## {heading}", "", *_table(("", "Innkeeper", "target", ""), rows), "", *told]
+    return _joined({**_sections(text), lines[0]: "\n".join(lines)})
+
+
+def with_others(text: str, before: str) -> str:
+    """`text`, and the sections that `before` has beside those of it."""
+    return _joined({**_sections(text), **{name: one for name, one in _sections(before).items() if name not in text}})
+
+
+def _sections(text: str) -> dict[str, str]:
+    return {one.partition("\n")[0]: one for one in re.split(r"(?m)^(?=## )", text)}
+
+
+def _joined(sections: Mapping[str, str]) -> str:
+    return "\n\n".join(one.strip("\n") for one in sections.values()) + "\n"
+
+
 def _details(name: str, floor: Rates, product: Rates) -> list[tuple[str, ...]]:
     return [
         (

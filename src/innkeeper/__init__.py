@@ -12,11 +12,21 @@ from innkeeper.version import __version__
 
 if TYPE_CHECKING:
     from innkeeper.apps.applications import attach, create_app
+    from innkeeper.apps.messaging import bus
     from innkeeper.apps.pricing import pricing
     from innkeeper.apps.registration import register_agent
     from innkeeper.apps.servers import Server, ServerBase
+    from innkeeper.apps.tokens import TokenManager
     from innkeeper.config import Settings, load_settings
     from innkeeper.core.context import RunContext, get_context, get_tool_call
+    from innkeeper.core.handling import (
+        Command,
+        DummyEngineCommand,
+        DummyEngineStatusUpdate,
+        Event,
+        NamedCommand,
+        NamedEvent,
+    )
     from innkeeper.http.agents import router as agent_router
     from innkeeper.http.chat import ChatResponse, stream_router
     from innkeeper.http.contexts import RequestState
@@ -29,13 +39,21 @@ _HOMES = {
     "Agent": "innkeeper.runtimes.declared",
     "ChatRequest": "innkeeper.http.requests",
     "ChatResponse": "innkeeper.http.chat",
+    "Command": "innkeeper.core.handling",
+    "DummyEngineCommand": "innkeeper.core.handling",
+    "DummyEngineStatusUpdate": "innkeeper.core.handling",
+    "Event": "innkeeper.core.handling",
+    "NamedCommand": "innkeeper.core.handling",
+    "NamedEvent": "innkeeper.core.handling",
     "RequestState": "innkeeper.http.contexts",
     "RunContext": "innkeeper.core.context",
     "Server": "innkeeper.apps.servers",
     "ServerBase": "innkeeper.apps.servers",
     "Settings": "innkeeper.config",
+    "TokenManager": "innkeeper.apps.tokens",
     "agent_router": "innkeeper.http.agents:router",
     "attach": "innkeeper.apps.applications",
+    "bus": "innkeeper.apps.messaging",
     "create_app": "innkeeper.apps.applications",
     "get_context": "innkeeper.core.context",
     "get_tool_call": "innkeeper.core.context",
@@ -51,14 +69,22 @@ __all__ = [
     "Agent",
     "ChatRequest",
     "ChatResponse",
+    "Command",
+    "DummyEngineCommand",
+    "DummyEngineStatusUpdate",
+    "Event",
+    "NamedCommand",
+    "NamedEvent",
     "RequestState",
     "RunContext",
     "Server",
     "ServerBase",
     "Settings",
+    "TokenManager",
     "__version__",
     "agent_router",
     "attach",
+    "bus",
     "create_app",
     "get_context",
     "get_tool_call",

@@ -1,11 +1,11 @@
 """Settings: one frozen value, made at the edge from flags, environment, `.env`, a YAML file and defaults.
 
-In that order of precedence. Nothing else in the package reads the environment.
+In that order of precedence. Nothing else in the package reads the environment. `origins` reads the sources, and
+`inventories` shows what came of them.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Mapping
@@ -14,12 +14,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from dotenv import dotenv_values
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+)
 
 from innkeeper.core.errors import SetupError
+from innkeeper.origins import DEFAULT, Given, Origin, doubts, nearest, of_variables, read_env_file, read_yaml
 
 MODES = ("chat", "agent", "logs", "health", "api", "platform", "console")
 
@@ -41,7 +49,15 @@ def _port(value: object) -> object:
     return value.rpartition(":")[2] if isinstance(value, str) and value.startswith("tcp://") else value
 
 
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+def _known_modes(names: tuple[str, ...]) -> tuple[str, ...]:
+    unknown = [name for name in names if name not in MODES]
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)} is none of {', '.join(MODES)}")
+    return names
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Modes = Annotated[Names, AfterValidator(_known_modes)]
 
 
 def default_data_dir() -> Path:
@@ -51,10 +67,10 @@ def default_data_dir() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "innkeeper"
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Every setting of the server. The alias is its environment variable."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True, case_sensitive=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     targets: Names = Field(
         (), validation_alias="INNKEEPER_TARGETS", description="What to serve where no target is given."
@@ -96,12 +112,15 @@ class Settings(BaseSettings):
     cors_origins: Names = Field(
         (), validation_alias="CORS_ORIGINS", description="Origins whose pages may call this server."
     )
-    allowed_modes: Names = Field(MODES, validation_alias="ALLOWED_MODES", description="Groups of routes to serve.")
+    allowed_modes: Modes = Field(MODES, validation_alias="ALLOWED_MODES", description="Groups of routes to serve.")
     temperature: float | None = Field(
         None, ge=0, le=2, validation_alias="AGENT_TEMPERATURE", description="Overrides the agents' own."
     )
     max_tokens: int | None = Field(
         None, ge=1, validation_alias="AGENT_MAX_TOKENS", description="Overrides the agents' own."
+    )
+    engine_models: Names = Field(
+        (), validation_alias="ENGINE_MODELS", description="Models that engines may choose, beside their agents' own."
     )
     run_seconds: float = Field(
         600.0, gt=0, validation_alias="RUN_TIME_LIMIT", description="Time limit of a run, in seconds."
@@ -127,6 +146,9 @@ class Settings(BaseSettings):
         validation_alias="RUN_MAX_ATTEMPTS",
         description="How often a run in the background is begun, where processes die under it.",
     )
+    api_key_secret: SecretStr | None = Field(
+        None, validation_alias="API_KEY_SECRET", description="Keys the digests that are kept of tokens."
+    )
     webhook_allowed_hosts: Names = Field(
         (), validation_alias="WEBHOOK_ALLOWED_HOSTS", description="Hosts that may be told of runs' ends; none: off."
     )
@@ -138,30 +160,35 @@ class Settings(BaseSettings):
         validation_alias="CODE_EXECUTION",
         description="Where tools and handlers that clients register as source code run: monty, process, or off.",
     )
+    enable_metrics: bool = Field(
+        True, validation_alias="ENABLE_METRICS", description="Whether figures are kept of what the server does."
+    )
+    log_days: int = Field(
+        7, ge=1, le=3650, validation_alias="OBSERVABILITY_LOG_DAYS", description="Days for which log records are kept."
+    )
+    enable_tracing: bool = Field(True, validation_alias="ENABLE_TRACING", description="Whether runs are traced.")
     log_level: LogLevel = Field("INFO", validation_alias="LOG_LEVEL", description="What is logged.")
     log_file: Path | None = Field(None, validation_alias="LOG_FILE", description="Where, instead of stderr.")
     debug: bool = Field(
         False, validation_alias="INNKEEPER_DEBUG", description="Shows the text of exceptions to clients."
     )
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        assert isinstance(init_settings, InitSettingsSource)
-        file = init_settings.init_kwargs.pop("_yaml", {})
-        return init_settings, env_settings, dotenv_settings, InitSettingsSource(settings_cls, file)
+    _dotenv: dict[str, str] = PrivateAttr(default_factory=dict)
+    _origins: dict[str, Origin] = PrivateAttr(default_factory=dict)
+    _doubts: list[str] = PrivateAttr(default_factory=list)
 
     def environment(self) -> Mapping[str, str]:
         """The process environment with `.env` merged in, for model clients."""
         return {**self._dotenv, **os.environ}
 
-    _dotenv: dict[str, str] = {}
+    def origin(self, name: str) -> Origin:
+        """Where the value of this setting comes from."""
+        return self._origins.get(name, DEFAULT)
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What may be a mistake in the sources and yet is none for certain: warnings for whoever starts the server."""
+        return tuple(self._doubts)
 
 
 _YAML_KEYS: Mapping[str, Mapping[str, str]] = {
@@ -180,18 +207,28 @@ _YAML_KEYS: Mapping[str, Mapping[str, str]] = {
         "run_max_attempts": "max_attempts",
     },
     "database": {"url": "database_url"},
-    "redis": {"url": "redis_url"},
+    "redis": {"url": "redis_url", "host": "redis_host", "port": "redis_port"},
     "logging": {"level": "log_level", "file": "log_file"},
     "security": {
         "cors_origins": "cors_origins",
         "auth_enabled": "auth_enabled",
         "force_auth": "force_auth",
+        "api_key_secret": "api_key_secret",
     },
     "webhooks": {"allowed_hosts": "webhook_allowed_hosts", "secret": "webhook_secret"},
     "sandbox": {"code_execution": "code_execution"},
-    "agents": {"temperature": "temperature", "max_tokens": "max_tokens"},
+    "agents": {
+        "temperature": "temperature",
+        "max_tokens": "max_tokens",
+        "engine_models": "engine_models",
+        "cache_dir": "cache_dir",
+    },
+    "observability": {"enable_metrics": "enable_metrics", "enable_tracing": "enable_tracing", "log_days": "log_days"},
 }
 """What a configuration file may say, by section and key, and which setting it is."""
+
+_OTHERS_VARIABLES = ("INNKEEPER_URL", "INNKEEPER_API_KEY", "INNKEEPER_TEST_CACHE")
+"""Variables with our prefix that are no settings of a server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,49 +259,53 @@ def load_settings(
     """
     command_line = _command_line.get(_CommandLine())
     config, env_file = command_line.config or config, command_line.env_file or env_file
-    given = {name: value for name, value in (flags or {}).items() if value is not None} | dict(command_line.flags)
     if env_file is not None and not env_file.is_file():
         raise SetupError(f"The file {env_file} that --env-file names does not exist.")
-    dotenv = env_file or Path(".env")
-    file = _read_yaml(config) if config is not None else {}
+    dotenv = read_env_file(env_file or Path(".env"))
+    variables = _variables()
+    given: dict[str, Given] = {
+        **(read_yaml(config, _YAML_KEYS) if config is not None else {}),
+        **of_variables(dotenv.values, variables, dotenv),
+        **of_variables(os.environ, variables),
+        **_arguments(flags or {}),
+        **{name: Given(value, Origin("flag", _option(name))) for name, value in command_line.flags.items()},
+    }
     try:
-        settings = Settings(_env_file=dotenv, _yaml=file, **given)  # type: ignore[call-arg]
+        settings = Settings.model_validate({name: one.value for name, one in given.items()})
     except ValidationError as error:
-        raise SetupError(_told(error)) from None
-    unknown = set(settings.allowed_modes) - set(MODES)
-    if unknown:
-        raise SetupError(f"allowed_modes: {', '.join(sorted(unknown))} is none of {', '.join(MODES)}.")
-    settings._dotenv.update({name: value for name, value in dotenv_values(dotenv).items() if value is not None})
+        raise SetupError(_told(error, given)) from None
+    settings._dotenv.update(dotenv.values)
+    settings._origins.update({name: one.origin for name, one in given.items()})
+    settings._doubts.extend(doubts(os.environ, dotenv, variables, others=_OTHERS_VARIABLES, prefix="INNKEEPER_"))
     return settings
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise SetupError(f"The configuration file {path} cannot be read: {error.strerror}.") from None
-    except yaml.YAMLError as error:
-        raise SetupError(f"The configuration file {path} is not valid YAML: {error}.") from None
-    if not isinstance(raw, dict):
-        raise SetupError(f"The configuration file {path} must hold sections such as server: and database:.")
-    flat: dict[str, Any] = {}
-    for section, keys in raw.items():
-        known = _YAML_KEYS.get(section)
-        if known is None:
-            raise SetupError(f"{path}: unknown section {section!r}.{_nearest(section, _YAML_KEYS)}")
-        for key, value in (keys or {}).items():
-            if key not in known:
-                raise SetupError(f"{path}: unknown key {section}.{key}.{_nearest(key, known)}")
-            flat[known[key]] = value
-    return flat
+def _variables() -> dict[str, str]:
+    """Which setting each variable is."""
+    found = {}
+    for name, field_info in Settings.model_fields.items():
+        alias = field_info.validation_alias
+        for variable in alias.choices if isinstance(alias, AliasChoices) else [alias]:
+            found[str(variable)] = name
+    return found
 
 
-def _nearest(word: str, known: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(str(word), list(known), 1)
-    return f" Did you mean {close[0]!r}?" if close else f" Known are: {', '.join(known)}."
+def _arguments(flags: Mapping[str, Any]) -> dict[str, Given]:
+    """What a program says. Raises: SetupError for a setting that there is not."""
+    for name in flags:
+        if name not in Settings.model_fields:
+            raise SetupError(f"There is no setting {name!r}.{nearest(name, Settings.model_fields)}")
+    return {name: Given(value, Origin("argument", name)) for name, value in flags.items() if value is not None}
 
 
-def _told(error: ValidationError) -> str:
-    issue = error.errors(include_input=False, include_url=False)[0]
-    name = str(issue["loc"][0]) if issue["loc"] else "settings"
-    return f"The setting {name} is wrong: {issue['msg']}."
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _told(error: ValidationError, given: Mapping[str, Given]) -> str:
+    """What is wrong first, and where it stands. The value itself may be a secret, and is not told."""
+    issue = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    place = str(issue["loc"][0]) if issue["loc"] else ""
+    name = _variables().get(place, place)
+    subject = given[name].origin.subject if name in given else f"The setting {name}"
+    return f"{subject} is wrong: {issue['msg'].removeprefix('Value error, ')}."

@@ -6,6 +6,7 @@ Without that variable it serves the agents that are registered before this modul
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,10 @@ def make_app() -> Any:
     from innkeeper.apps.targets import locate
     from innkeeper.config import load_settings
 
-    targets = load_settings().targets
+    settings = load_settings()
+    for doubt in settings.doubts:
+        logging.getLogger("innkeeper").warning("%s", doubt)
+    targets = settings.targets
     return load_app(locate(targets, Path.cwd()), Path.cwd()) if targets else create_app()
 
 

@@ -15,16 +15,18 @@ from starlette.routing import WebSocketRoute
 
 import innkeeper
 from innkeeper import ServerBase, create_app, load_settings
+from innkeeper.http.control.streams import PERMISSION as stream_permission
 from innkeeper.http.dispatching import KEPT_NAMES
 from innkeeper.http.gates import PERMISSIONS, PUBLIC
 from innkeeper.http.routes import SurfaceRoute
-from innkeeper.http.sockets import PERMISSION
+from innkeeper.http.sockets import PERMISSION as chat_permission
 from innkeeper.testing import create_test_client
 from tests.support.servers import serve_app
 from tests.support.snapshots import assert_snapshot
 
 PACKAGES = ("innkeeper", "innkeeper.testing")
-OPEN_TO_ALL = {"/live", "/ready", "/health"}
+OPEN_TO_ALL = {"/live", "/ready", "/health", "/api/health"}
+SOCKETS = {"/ws/chat": chat_permission, "/api/sessions/{session_id}/events/stream": stream_permission}
 
 
 def routes(app: FastAPI) -> list[Any]:
@@ -60,7 +62,7 @@ def test_every_route_has_a_permission_and_only_health_is_open_to_all() -> None:
     assert len(found) > 20
     for route in found:
         if isinstance(route, WebSocketRoute):
-            assert (route.path, PERMISSION) == ("/ws/chat", "runs:write")
+            assert SOCKETS[route.path] in PERMISSIONS
             continue
         assert isinstance(route, SurfaceRoute)
         assert route.permission in PERMISSIONS or (route.permission == PUBLIC and route.path in OPEN_TO_ALL)

@@ -216,7 +216,7 @@ def test_more_than_one_worker_serves_with_one_and_says_why(innkeeper_server: Ser
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--config", "config.yaml"), "config.yaml: unknown key server.prot. Did you mean 'port'?"),
+        (("--config", "config.yaml"), "config.yaml:2: unknown key server.prot. Did you mean 'port'?"),
         (
             ("--config", "nowhere.yaml"),
             "The configuration file nowhere.yaml cannot be read: No such file or directory.",
@@ -224,9 +224,9 @@ def test_more_than_one_worker_serves_with_one_and_says_why(innkeeper_server: Ser
         (("--env-file", "nowhere.env"), "The file nowhere.env that --env-file names does not exist."),
         (
             ("--allowed-modes", "chatt"),
-            "allowed_modes: chatt is none of chat, agent, logs, health, api, platform, console.",
+            "--allowed-modes is wrong: chatt is none of chat, agent, logs, health, api, platform, console.",
         ),
-        (("--log-level", "loud"), "The setting log_level is wrong: Input should be 'DEBUG'"),
+        (("--log-level", "loud"), "--log-level is wrong: Input should be 'DEBUG'"),
         (("--host", "no.such.host.invalid"), "The address 'no.such.host.invalid' is unknown"),
         (("--host", "192.0.2.1"), "192.0.2.1 is no address of this machine. Choose another with --host."),
     ],

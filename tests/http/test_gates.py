@@ -116,7 +116,7 @@ def test_no_route_but_liveness_answers_without_credentials(tmp_path: Path) -> No
                 answer = http.request(method, path, json={"input": "Hi"})
                 if answer.status_code != 401:
                     open_paths.add(route.path)
-    assert open_paths == {"/live", "/ready", "/health"}
+    assert open_paths == {"/live", "/ready", "/health", "/api/health"}
 
 
 def test_authentication_can_be_switched_off(tmp_path: Path) -> None:

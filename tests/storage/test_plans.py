@@ -16,12 +16,20 @@ import pytest
 from sqlalchemy import Integer, LargeBinary, SmallInteger
 from sqlalchemy.types import TypeEngine
 
-from innkeeper.storage import migrations, programs, readers, schema
+from innkeeper import storage
+from innkeeper.storage import migrations, programs, schema
 from innkeeper.storage.statements import Statement
 
 ROWS = 20_000
-_SMALL = {"workers"}
-_UNFINISHED = {"runs_unfinished", "runs_one_at_a_time", "runs_in_queue", "deliveries_due"}
+_SMALL = {"workers", "search", "CONSTANT"}  # the latter two are what a search by halving has found so far
+_UNFINISHED = {
+    "runs_unfinished",
+    "runs_one_at_a_time",
+    "runs_in_queue",
+    "deliveries_due",
+    "commands_in_queue",
+    "commands_held",
+}
 """Indexes of what is under way or waits, which may be read whole: they are as short as that is."""
 
 _SERIES = {
@@ -44,6 +52,12 @@ _CELLS = {
     "injections.agent_name": "'agent-' || (n % 100)",
     "injections.run_id": "CASE WHEN n % 2 = 1 THEN NULL ELSE 'run_' || n END",
     "injections.status": "CASE WHEN n % 2 = 1 THEN 'deferred' ELSE 'delivered' END",
+    "log_records.level": "(n % 5 + 1) * 10",
+    "commands.status": "CASE WHEN n > {rows} - 20 THEN 'executing' WHEN n > {rows} - 60 THEN 'queued'"
+    " ELSE 'completed' END",
+    "commands.ended_at": "CASE WHEN n > {rows} - 60 THEN NULL ELSE n END",
+    "commands.waits_for": "CASE WHEN n > {rows} - 40 THEN 'x_' || (n - 1) END",
+    "session_events.event_type": "'type-' || (n % 10)",
     "deliveries.status": "CASE WHEN n > {rows} - 60 THEN 'pending' ELSE 'delivered' END",
 }
 
@@ -67,7 +81,11 @@ def _cell(kind: TypeEngine[Any]) -> str:
 
 def _statements() -> Iterator[tuple[str, Statement]]:
     """Every statement of the programs and readers, with its name."""
-    modules = [readers]
+    modules = [
+        importlib.import_module(f"innkeeper.storage.{m.name}")
+        for m in pkgutil.iter_modules(storage.__path__)
+        if m.name.endswith("readers")
+    ]
     modules += [
         importlib.import_module(f"{programs.__name__}.{m.name}") for m in pkgutil.iter_modules(programs.__path__)
     ]

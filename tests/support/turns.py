@@ -86,6 +86,13 @@ def create(session_id: str | None = None, caller: Caller = ANN, user_id: str | N
     return CreateSession(new_session(session_id, caller, user_id))
 
 
+async def kept_session(store: Store, session_id: str | None = None, caller: Caller = ANN) -> Session:
+    """A session that is stored, and empty."""
+    session = new_session(session_id, caller)
+    await store.journal.commit((CreateSession(session),))
+    return session
+
+
 def accept(
     messages: str | Sequence[Message] = "Hi",
     session_id: str | None = None,

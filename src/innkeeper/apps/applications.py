@@ -11,10 +11,12 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.middleware.cors import CORSMiddleware
 
+from innkeeper.apps.messaging import Decorator, bus, command_decorator, event_decorator
 from innkeeper.apps.registration import AppAgents, default_agents
 from innkeeper.config import Settings, load_settings
 from innkeeper.http.app import build
 from innkeeper.http.dispatching import Front, shorten
+from innkeeper.services.handlers import Handlers
 from innkeeper.version import __version__
 from innkeeper.wiring import Kernel, runtime_settings
 
@@ -22,7 +24,14 @@ _DESCRIPTION = "One stored run, every protocol attached to it."
 _PAGES = ("openapi_url", "docs_url", "redoc_url")
 
 
-def create_app(*, settings: Settings | None = None, **options: Any) -> FastAPI:
+class App(FastAPI):
+    """A FastAPI app with Innkeeper in it. `command` and `event` are decorators for handlers; see `apps.messaging`."""
+
+    command: Decorator[Any]
+    event: Decorator[Any]
+
+
+def create_app(*, settings: Settings | None = None, **options: Any) -> App:
     """A FastAPI app with every route, serving the agents of `register_agent`.
 
     Routes, middleware and mounts added to it come before ours. `settings` default to those of the
@@ -30,7 +39,7 @@ def create_app(*, settings: Settings | None = None, **options: Any) -> FastAPI:
 
     Raises: SetupError for settings that cannot be.
     """
-    app = FastAPI(**app_options(options))
+    app = App(**app_options(options))
     install(app, settings or load_settings(), None, has_documents=has_documents(options))
     return app
 
@@ -76,10 +85,12 @@ def install(app: FastAPI, settings: Settings, agents: AppAgents | None, *, has_d
     if agents is None:
         agents = AppAgents(runtime_settings(settings))
         default_agents.join(agents)
-    kernel = Kernel(settings, agents.registry)
+    handlers = Handlers(bus.handlers)
+    kernel = Kernel(settings, agents.registry, handlers)
     kernel.house.keep_alive = agents
     app.state.innkeeper = kernel.house
     app.state.innkeeper_kernel = kernel
+    vars(app).update(command=command_decorator(handlers), event=event_decorator(handlers))
     dispatcher = build(kernel.house, has_documents=has_documents)
     app.router.default = dispatcher
     app.router.middleware_stack = Front(app.router, dispatcher)

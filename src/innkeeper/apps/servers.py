@@ -6,9 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, overload
 
-from fastapi import FastAPI
-
-from innkeeper.apps.applications import app_options, has_documents, install
+from innkeeper.apps.applications import App, app_options, has_documents, install
 from innkeeper.apps.registration import AppAgents
 from innkeeper.config import Settings, load_settings
 from innkeeper.core.errors import Invalid
@@ -72,7 +70,7 @@ class AgentDecorator:
         return hook
 
 
-class ServerBase(FastAPI):
+class ServerBase(App):
     """A FastAPI app that serves the agents that are declared on it."""
 
     def __init__(self, *, settings: Settings | None = None, **options: Any) -> None:

@@ -174,6 +174,25 @@ def migrate(
     run()
 
 
+@cli.command("config")
+def show_config(
+    config: Config = None,
+    env_file: EnvFile = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show every setting and where it comes from; of secrets only whether they are set."""
+    from innkeeper.cli.settings import show_settings
+
+    show_settings(config, env_file, as_json=json)
+
+
+def mount_tokens() -> None:
+    """Add `innkeeper tokens`, likewise."""
+    from innkeeper.cli import tokens
+
+    cli.add_typer(tokens.app, name="tokens")
+
+
 def mount_models() -> None:
     """Add `innkeeper models`, which is kept out of the way of the other commands' start."""
     from innkeeper.cli import models

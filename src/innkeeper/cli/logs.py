@@ -31,7 +31,7 @@ _QUIET: Mapping[str, int] = {
 
 
 def configure(level: str, file: Path | None) -> None:
-    """Log to standard error, or to `file`.
+    """Log to standard error, or to `file`, whose folder is made.
 
     Raises: SetupError if the file cannot be written.
     """
@@ -44,7 +44,11 @@ def configure(level: str, file: Path | None) -> None:
 def _handler(file: Path | None) -> logging.Handler:
     handler: logging.Handler
     try:
-        handler = _StandardError() if file is None else logging.FileHandler(file, encoding="utf-8")
+        if file is None:
+            handler = _StandardError()
+        else:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            handler = logging.FileHandler(file, encoding="utf-8")
     except OSError as error:
         raise SetupError(f"The log file {file} cannot be written: {error.strerror}.") from error
     handler.setFormatter(_Line("%(asctime)s %(levelname)-7s %(message)s"))

@@ -30,13 +30,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(words: list[str]) -> None:
-    from innkeeper.cli.commands import cli, mount_models
+    from innkeeper.cli.commands import cli, mount_models, mount_tokens
 
     if words[:1] == ["serve"]:
         from innkeeper.cli.arguments import gather_modes
         from innkeeper.config import MODES
 
         words = gather_modes(words, MODES)
-    if not words or words[0] in ("models", "-h", "--help"):
+    if not words or words[0] in ("models", "tokens", "-h", "--help"):
         mount_models()
+        mount_tokens()
     cli(args=words, prog_name="innkeeper")

@@ -8,6 +8,9 @@ sees to it that so many children serve.
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import os
+import signal
 import socket
 import sys
 import time
@@ -16,10 +19,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from innkeeper.apps.targets import Source, locate
-from innkeeper.cli import failures, logs
+from innkeeper.cli import failures, first_tokens, logs
 from innkeeper.cli.endings import leave, leave_after, longest_end
 from innkeeper.cli.listeners import listen_on, take
 from innkeeper.config import Settings, load_settings, use_command_line
@@ -28,6 +32,7 @@ from innkeeper.core.errors import InnkeeperError
 if TYPE_CHECKING:
     from innkeeper.cli.screens import Screen
     from innkeeper.cli.supervisors import Post
+    from innkeeper.telemetry.books import Shelf
     from innkeeper.wiring import Kernel
 
 _logger = logging.getLogger("innkeeper")
@@ -64,9 +69,12 @@ def serve(order: Order) -> NoReturn:
     began = time.monotonic()
     settings = order.settings()
     logs.configure(settings.log_level, settings.log_file)
+    for doubt in settings.doubts:
+        _logger.warning("%s", doubt)
     sources = _sources(order, settings)
     listener = take(settings.host, settings.port)
     _warn_of_workers(order, settings)
+    first_tokens.ensure(settings, listener)
     if order.reload:
         _watch(order, settings, sources, listener)
     if settings.workers > 1 and not _is_sqlite(settings):
@@ -121,12 +129,18 @@ def _serve_here(
     *,
     shares_port: bool = False,
     heeds_ctrl_c: bool = True,
+    prepare: Callable[[Kernel], None] = lambda kernel: None,
 ) -> NoReturn:
     from innkeeper.apps.loading import kernel_of, load_app
     from innkeeper.cli.servers import serve_app
 
     try:
         app = load_app(sources, Path.cwd())
+        if (loaded := kernel_of(app)) is not None:
+            prepare(loaded)
+        kernel = kernel_of(app)
+        if kernel is not None:
+            kernel.house.stop = partial(_end, multiprocessing.parent_process() if shares_port else None)
 
         def on_start() -> None:
             crier.started(_screen(kernel_of(app), settings, listener, time.monotonic() - crier.began), settings)
@@ -137,6 +151,12 @@ def _serve_here(
         crier.failed(error, debug=settings.debug)
         code = failures.FAILED
     leave(code)
+
+
+def _end(keeper: multiprocessing.process.BaseProcess | None) -> None:
+    """SIGTERM to the process that would put another in the place of this one; to this one, if there is none."""
+    is_kept = keeper is not None and keeper.is_alive()
+    os.kill(keeper.pid if is_kept and keeper and keeper.pid else os.getpid(), signal.SIGTERM)
 
 
 def _screen(kernel: Kernel | None, settings: Settings, listener: socket.socket, seconds: float) -> Screen:
@@ -219,14 +239,21 @@ def _supervise(order: Order, settings: Settings, listener: socket.socket, began:
     """Have several children serve, and new ones in the place of those that end."""
     from innkeeper.cli.screens import show
     from innkeeper.cli.supervisors import Supervisor
+    from innkeeper.telemetry.books import Shelf
 
     def on_ready(screen: Screen, serving: int) -> None:
         show(replace(screen, processes=settings.workers, serving=serving, seconds=time.monotonic() - began))
 
     seconds = longest_end(settings.drain_seconds)
-    work = partial(serve_as_worker, order, partial(leave_after, seconds))
     patience = seconds + _PATIENCE_SECONDS
-    sys.exit(Supervisor(work, listener, settings.workers, patience=patience, on_ready=on_ready).run())
+    with TemporaryDirectory(prefix="innkeeper-", ignore_cleanup_errors=True) as folder:
+        shelf = Shelf(Path(folder), settings.workers)
+        work = partial(serve_as_worker, order, shelf, partial(leave_after, seconds))
+        supervisor = Supervisor(
+            work, listener, settings.workers, patience=patience, on_ready=on_ready, on_vacated=shelf.vacate
+        )
+        code = supervisor.run()
+    sys.exit(code)
 
 
 class _WorkersCrier(_Crier):
@@ -249,7 +276,7 @@ class _WorkersCrier(_Crier):
             self._post.report_failure(f"Error: The app did not start.\n{trace}")
 
 
-def serve_as_worker(order: Order, on_orphaned: Callable[[], None], post: Post) -> None:
+def serve_as_worker(order: Order, shelf: Shelf, on_orphaned: Callable[[], None], post: Post) -> None:
     """In one of several processes that serve: read everything anew, except for the port."""
     crier = _WorkersCrier(time.monotonic(), post)
     post.hold(on_orphaned)
@@ -260,4 +287,8 @@ def serve_as_worker(order: Order, on_orphaned: Callable[[], None], post: Post) -
     except InnkeeperError as error:
         crier.failed(error, debug=bool(order.flags.get("debug")))
         sys.exit(failures.FAILED)
-    _serve_here(settings, sources, post.listener, crier, shares_port=True, heeds_ctrl_c=False)
+
+    def count_together(kernel: Kernel) -> None:
+        kernel.measure_on(shelf, post.number)
+
+    _serve_here(settings, sources, post.listener, crier, shares_port=True, heeds_ctrl_c=False, prepare=count_together)

@@ -24,6 +24,7 @@ from uvicorn.lifespan.on import LifespanOn
 from innkeeper.apps.loading import kernel_of
 from innkeeper.cli.endings import leave_after, leave_by_alarm, longest_end, on_signal_anywhere
 from innkeeper.cli.farewells import Farewell, close_after_answer, close_idle
+from innkeeper.cli.frames import FramesProtocol
 from innkeeper.cli.listeners import keep_from_forks, listen_on, turn_away, waiting
 from innkeeper.config import Settings
 
@@ -233,7 +234,9 @@ def uvicorn_config(app: Any, settings: Settings) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        ws=FramesProtocol,
         ws_max_size=_WS_MAX_SIZE,
+        ws_per_message_deflate=False,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=round(settings.drain_seconds + _CONNECTIONS_SECONDS),
         h11_max_incomplete_event_size=_HEADERS_SIZE,

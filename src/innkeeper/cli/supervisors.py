@@ -109,6 +109,7 @@ class Supervisor:
 
     `work(post)` is what each of them does. `on_ready(news, count)` is called once, when each has started or failed to:
     with what the first had to say, and how many serve. Those that are told to end are waited for `patience` seconds.
+    `on_vacated` hears the number of a place whose process has ended, before another takes it.
     """
 
     def __init__(
@@ -119,12 +120,14 @@ class Supervisor:
         *,
         patience: float,
         on_ready: Callable[[Any, int], None],
+        on_vacated: Callable[[int], None] = lambda number: None,
     ) -> None:
         self._work = work
         self._listener = listener
         self._places = [_Place(number) for number in range(1, number + 1)]
         self._patience = patience
         self._on_ready = on_ready
+        self._on_vacated = on_vacated
         self._signals: list[int] = []
         self._news: list[Any] = []
         self._failures: list[str] = []
@@ -221,6 +224,7 @@ class Supervisor:
             self._receive(place)
         place.is_decided = True
         pid, how = place.vacate(time.monotonic())
+        self._on_vacated(place.number)
         if not self._signals and not place.has_said_why:
             when = f"in {place.delay:.1f} s" if place.delay else "now"
             _logger.warning("Process %s, which served, ended: %s. Another takes its place %s.", pid, how, when)

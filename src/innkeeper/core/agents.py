@@ -14,6 +14,7 @@ from innkeeper.core.usage import Pricing
 class AgentDescription:
     """What clients may know of an agent. `accepts_client_tools` and `has_model` decide what a request may ask.
 
+    `accepts_models` says that the runtime asks the model that `Parameters.model` names, where one is named.
     `resumes` says that the runtime goes on from what an earlier attempt of a run had done, instead of from the start.
     """
 
@@ -25,6 +26,7 @@ class AgentDescription:
     provider: str = "innkeeper"
     has_model: bool = False
     accepts_client_tools: bool = False
+    accepts_models: bool = False
     streams: bool = True
     resumes: bool = False
     pricing: Pricing | None = None

@@ -64,7 +64,8 @@ class AcceptRun:
     or refused when `when_busy` says so. `new_session` is used only if no session answers to its owner,
     end user and id. A run that is not `recorded` gets a session of its own, whatever it names: it must
     neither change nor end one that is kept. A run in the background is stored queued, with the `plan` by which
-    any process can execute it. Injections that waited for this turn become its first messages.
+    any process can execute it. Injections that waited for this turn become its first messages. It becomes the last
+    run of the engine `engine_id`, which must be one of that session: else `EngineNotFound`.
     """
 
     run: Run

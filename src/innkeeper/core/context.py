@@ -14,8 +14,22 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Protocol
 
 from innkeeper.core.errors import Invalid
+from innkeeper.core.identity import Owner
 from innkeeper.core.injections import InjectedMessage
 from innkeeper.core.usage import CreditRecord, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class SessionTool:
+    """A tool of the run's session, beside the agent's own: `parameters` is the JSON schema of its arguments.
+
+    `call` takes them and returns any JSON value; what it raises is for the model to read.
+    """
+
+    name: str
+    description: str
+    parameters: Mapping[str, object]
+    call: Callable[[Mapping[str, object]], Awaitable[object]]
 
 
 class RunLine(Protocol):
@@ -80,6 +94,7 @@ class RunContext:
         self.run_id: str | None = None
         self.session_id: str | None = None
         self.user_id: str | None = None
+        self.owner: Owner | None = None
         self.agent_name: str | None = None
         self.agent_data: Any = None
         self.attempt = 1
@@ -88,6 +103,7 @@ class RunContext:
         self.variables: Mapping[str, object] = {}
         self.original_response: Any = None
         self.line: RunLine | None = None
+        self.session_tools: Sequence[SessionTool] = ()
         self._values: dict[str, Any] = {}
         self._records: list[CreditRecord] = []
         self._tokens: Usage | None = None
@@ -209,6 +225,15 @@ def get_tool_call() -> ToolCall | None:
     return _current_call.get()
 
 
+_current_request: ContextVar[str | None] = ContextVar("innkeeper_request_id", default=None)
+
+
+def get_request_id() -> str | None:
+    """The id of the request that this code serves or that began its run, or `None` outside of one."""
+    return _current_request.get()
+
+
+set_request_id = _current_request.set
 set_tool_call = _current_call.set
 set_context = _current.set
 reset_context = _current.reset

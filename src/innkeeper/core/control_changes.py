@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from innkeeper.core.claims import Claim
 from innkeeper.core.commands import Command, CommandError, CommandStatus, Hold
-from innkeeper.core.engines import Engine
+from innkeeper.core.engines import MAX_ENGINES, Engine
 from innkeeper.core.identity import Owner
 from innkeeper.core.logs import LogRecord
 from innkeeper.core.session_events import Note, SessionEvent
@@ -140,10 +140,14 @@ class SetState:
 
 @dataclass(frozen=True, slots=True)
 class CreateEngine:
-    """Store an engine; `Missing` where its session does not exist (any more)."""
+    """Store an engine; `Missing` where its session does not exist (any more).
+
+    An owner who has `at_most` already is refused with `TooBusy`. The claim keeps the session's id.
+    """
 
     engine: Engine
     claim: Claim | None = None
+    at_most: int = MAX_ENGINES
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,14 +183,14 @@ class TouchTokens:
 
 @dataclass(frozen=True, slots=True)
 class KeepLogs:
-    """Store log records."""
+    """Store log records; a second time, with the same first one, changes nothing."""
 
     records: tuple[LogRecord, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ForgetLogs:
-    """Drop the records that are older than `before`, up to `limit` of them."""
+    """Drop the records that are older than `before`, the oldest first, up to `limit` of them. `ForgottenLogs`."""
 
     before: Instant
     limit: int = 10_000
@@ -253,4 +257,11 @@ class CancellingCommand:
     freed: bool = False
 
 
-ControlOutcome = Published | AcceptedCommands | TakenCommands | EndedCommand | CancellingCommand
+@dataclass(frozen=True, slots=True)
+class ForgottenLogs:
+    """How many were dropped."""
+
+    count: int
+
+
+ControlOutcome = Published | AcceptedCommands | TakenCommands | EndedCommand | CancellingCommand | ForgottenLogs

@@ -31,13 +31,16 @@ class Caller:
     """The identity behind one request.
 
     `is_local` marks the local user of the loopback rule: nobody handed it a token, it is never an
-    admin, and it may name any end user of its own.
+    admin, and it may name any end user of its own. `session_key` and `session_id` bind a caller to one session, the
+    one that its token opens; it finds no other of its owner's.
     """
 
     owner: Owner
     role: Role = Role.USER
     scopes: frozenset[str] = frozenset()
     is_local: bool = False
+    session_key: str | None = None
+    session_id: str | None = None
 
 
 LOCAL_OWNER = Owner(organization="local", user="local")

@@ -67,7 +67,8 @@ def sources_of(target: RunStatus) -> tuple[RunStatus, ...]:
 class Parameters:
     """What a request asks of the model behind an agent. `None` leaves it to the agent's own settings.
 
-    `tools`, `tool_choice` and `response_format` are in OpenAI's chat form.
+    `tools`, `tool_choice` and `response_format` are in OpenAI's chat form. `model` is only for agents whose
+    description `accepts_models`.
     """
 
     temperature: float | None = None
@@ -85,6 +86,7 @@ class Parameters:
     allowed_tools: tuple[str, ...] | None = None
     workflow: str | None = None
     variables: Mapping[str, object] | None = None
+    model: str | None = None
 
 
 NO_PARAMETERS = Parameters()

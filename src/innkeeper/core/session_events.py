@@ -7,6 +7,7 @@ Invariant: `created_at` never goes back within a session.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -85,3 +86,25 @@ class EventFilter:
     after: int = 0
     since: Instant | None = None
     until: Instant | None = None
+
+
+_NOTED = {"step": STEP, "tool_call": TOOL_CALL, "tool_result": TOOL_RESULT, "message_injected": MESSAGE_INJECTED}
+_MAX_NOTED = 16 * 1024
+
+
+def note_of(run_id: str, seq: int, payload: bytes, now: Instant) -> Note | None:
+    """What the session's log tells of an event of a run, which is at `seq` of the run's own log; often nothing.
+
+    Of an event that is very long it keeps what is short in it, and says that it is `truncated`.
+    """
+    told = json.loads(payload)
+    event_type = _NOTED.get(told.pop("type"))
+    if event_type is None:
+        return None
+    if len(payload) > _MAX_NOTED:
+        told = {name: value for name, value in told.items() if _is_short(value)} | {"truncated": True}
+    return Note(event_type, now, {"seq": seq, **told}, run_id=run_id)
+
+
+def _is_short(value: object) -> bool:
+    return value is None or isinstance(value, int | float) or (isinstance(value, str) and len(value) <= MAX_TYPE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Protocol
 
@@ -15,10 +15,18 @@ from innkeeper.core.context import RunContext
 from innkeeper.core.identity import Caller
 from innkeeper.http.gates import Gate
 from innkeeper.http.hooks import Hooks
+from innkeeper.ports.meters import UNMETERED, TrafficMeter
 from innkeeper.services.agents import AgentRegistry
+from innkeeper.services.control import Control
+from innkeeper.services.credentials import Credentials
+from innkeeper.services.engines import Engines
+from innkeeper.services.figures import Figures
 from innkeeper.services.injections import Injections
+from innkeeper.services.logs import Logs
 from innkeeper.services.runs import Runs
+from innkeeper.services.session_tails import SessionTails
 from innkeeper.services.sessions import Sessions
+from innkeeper.services.tokens import Tokens
 
 _logger = logging.getLogger(__name__)
 
@@ -40,12 +48,34 @@ class Services(Protocol):
     @property
     def injections(self) -> Injections: ...
 
+    @property
+    def figures(self) -> Figures | None: ...
+
+    @property
+    def engines(self) -> Engines: ...
+
+    @property
+    def logs(self) -> Logs: ...
+
+    @property
+    def control(self) -> Control: ...
+
+    @property
+    def session_tails(self) -> SessionTails: ...
+
+    @property
+    def tokens(self) -> Tokens: ...
+
+    @property
+    def credentials(self) -> Credentials: ...
+
 
 @dataclass(slots=True)
 class House:
     """One app's part of the server: what is known before anything has started, and how to start the rest.
 
-    `start` is idempotent and returns the services of the running event loop.
+    `start` is idempotent and returns the services of the running event loop. `configuration` tells the settings without
+    their secrets. `stop` has whoever started the server end it, as SIGTERM does, and is set by them.
     """
 
     agents: AgentRegistry
@@ -54,7 +84,10 @@ class House:
     new_context: Callable[[Any], RunContext]
     new_id: Callable[[], str]
     status: Callable[[], dict[str, Any]]
+    configuration: Callable[[], Mapping[str, Mapping[str, Any]]] = dict
+    stop: Callable[[], None] | None = None
     hooks: Hooks = field(default_factory=Hooks)
+    meter: TrafficMeter = UNMETERED
     shows_errors: bool = False
     heartbeat_seconds: float = 15.0
     created: int = 0

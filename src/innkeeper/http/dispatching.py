@@ -7,6 +7,7 @@ first segment may be an agent's name. A user's catch-all, such as a mount at `/`
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,9 @@ openapi.json prompts ready redoc restart runs sessions status stream tokens v1 w
 """
 KEPT_NAMES = frozenset(_WORDS.split())
 """First path segments that belong to the server, whether or not this app serves them."""
+
+
+_NOWHERE = "unmatched"
 
 
 class Dispatcher:
@@ -59,7 +63,9 @@ class Dispatcher:
             raise HTTPException(404)
         else:
             response = answer(self._nowhere(scope), request_id_of(scope), is_openai=scope["path"].startswith("/v1"))
+            began = time.perf_counter()
             await response(scope, receive, stamped(scope, send))
+            self.house.meter.answered(scope["method"], _NOWHERE, response.status_code, time.perf_counter() - began)
 
     def _nowhere(self, scope: Scope) -> InnkeeperError:
         """What to say of a path that leads nowhere; nothing to those whom the gate does not let near."""

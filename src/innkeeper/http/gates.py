@@ -1,18 +1,24 @@
 """The gate: who asks, and whether they may, decided before anything parses a body.
 
 In this order: the Host must be ours, a browser's Origin must be ours, somebody must be behind the request,
-and that somebody must hold the route's permission.
+and that somebody must hold the route's permission. Without a credential all of it is decided at once; what a request
+presents (`http.presenting`) is looked up, which is what has to be awaited.
 Invariant: a route without a declared permission cannot be constructed (`http.routes`).
+Invariant: who comes with a session's token gets to the routes of that session only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from innkeeper.core.errors import Forbidden, ForeignHost, Unauthorized
+from innkeeper.core.errors import Forbidden, ForeignHost, InnkeeperError, Unauthorized
 from innkeeper.core.identity import LOCAL_CALLER, Caller, Role
+from innkeeper.core.tokens import CODE, OBSERVABILITY, Refusal
+from innkeeper.http.presenting import HEADERS, Presented, presented, presented_in_subprotocols
+from innkeeper.services.credentials import Credentials
 
 PUBLIC = "public"
 """The permission of liveness routes: anybody may ask."""
@@ -33,12 +39,28 @@ PERMISSIONS: Mapping[str, Role] = {
 }
 """What a role must at least be to use a permission."""
 
+_SCOPES: Mapping[str, str] = {"code:write": CODE, "observability:read": OBSERVABILITY}
+"""The scope with which a token of a lower role may use a permission, too."""
+_ALSO_LOCAL = frozenset({"observability:read"})
+"""What the local user may do beyond its role."""
+_OF_A_SESSION = "/api/sessions/{session_id}"
+_PUBLIC_PATIENCE = 0.5
+_TOLD = {
+    Refusal.UNKNOWN: "The credential matches no token. Make one with: innkeeper tokens create",
+    Refusal.REVOKED: "This token has been revoked.",
+    Refusal.EXPIRED: "This token has expired.",
+}
+
 _RANK = {Role.READ: 0, Role.USER: 1, Role.ADMIN: 2}
+# A tuple, because its members are compared by identity, where a set would hash the role at every request.
+_HOLDERS: Mapping[str, tuple[Role, ...]] = {
+    permission: tuple(role for role in Role if _RANK[role] >= _RANK[least]) for permission, least in PERMISSIONS.items()
+}
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 _IN_PROCESS = "testclient"
 _FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"})
 """Headers that proxies add; of `X-Forwarded-*` any one stands for all."""
-_WATCHED = _FORWARDED | {b"host", b"origin", b"sec-fetch-site"}
+_WATCHED = _FORWARDED | HEADERS | {b"host", b"origin", b"sec-fetch-site"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +73,57 @@ class GateSettings:
     allowed_origins: frozenset[str] = field(default_factory=frozenset)
 
 
+class HasCredentials(Protocol):
+    """What has been started for the running loop, as far as the gate needs it."""
+
+    @property
+    def credentials(self) -> Credentials: ...
+
+
+class Pending:
+    """What is left to be decided about a request with a credential; await it for what `admit` else returns."""
+
+    __slots__ = ("_verification",)
+
+    def __init__(self, verification: Callable[[], Awaitable[Caller | None]]) -> None:
+        self._verification = verification
+
+    def __await__(self) -> Generator[Any, None, Caller | None]:
+        return self._verification().__await__()
+
+
+async def admit_socket(gate: Gate, scope: Any, permission: str) -> Caller:
+    """The caller behind a WebSocket: before it is accepted, and again whenever it asks for something new.
+
+    Raises: as `Gate.admit`.
+    """
+    admitted = gate.admit(scope, permission)
+    caller = await admitted if isinstance(admitted, Pending) else admitted
+    assert caller is not None, "a WebSocket is not public"
+    return caller
+
+
 class Gate:
-    """Admits requests and WebSockets."""
+    """Admits requests and WebSockets. `start` starts what is not running yet, and returns it."""
 
-    def __init__(self, settings: GateSettings) -> None:
+    def __init__(self, settings: GateSettings, start: Callable[[], Awaitable[HasCredentials]]) -> None:
         self._settings = settings
+        self._start = start
 
-    def admit(self, scope: Any, permission: str) -> Caller | None:
+    def admit(self, scope: Any, permission: str, path: str | None = None) -> Caller | Pending | None:
         """The caller behind a request; `None` for the anonymous on public routes.
 
-        Raises: ForeignHost, Forbidden (origin or permission), Unauthorized.
+        `path` is the route's, with its parameters' names; that of a WebSocket is in the scope.
+        Raises, here or when it is awaited: ForeignHost, Forbidden (origin or permission), Unauthorized,
+        StorageUnavailable.
         """
         seen: dict[bytes, bytes] = {}
+        sent: list[tuple[bytes, bytes]] = []
         for name, value in scope["headers"]:
             if name in _WATCHED:
+                if name in HEADERS:
+                    sent.append((name, value))
+                    continue
                 if name == b"host" and name in seen:
                     raise ForeignHost("The request has two Host headers.")
                 seen[name] = value
@@ -79,13 +138,55 @@ class Gate:
         if b"origin" in seen:
             self._check_origin(seen[b"origin"], seen.get(b"host", b""), scope)
         caller = self._recognise(scope, seen, peer, host)
+        if sent or scope["type"] == "websocket":
+            found = presented(sent) | presented_in_subprotocols(scope)
+            if found:
+                return self._weigh(found, caller, permission, _session_of(scope, path))
         if permission == PUBLIC:
             return caller
         if caller is None:
             raise Unauthorized("This needs a credential: send Authorization: Bearer <token>.")
-        if _RANK[caller.role] < _RANK[PERMISSIONS[permission]]:
-            raise Forbidden(f"This needs the permission {permission}, which the credential does not have.")
-        return caller
+        return _permitted(caller, permission)
+
+    def _weigh(
+        self, found: frozenset[Presented], caller: Caller | None, permission: str, session_id: str | None
+    ) -> Caller | Pending | None:
+        """Look up what may be a credential; `caller` is who it is without one."""
+        is_public = permission == PUBLIC
+        if len(found) > 1:
+            if is_public:
+                return caller
+            raise Unauthorized("The request has several credentials, and they differ; send one.")
+        (one,) = found
+        if one.is_well_formed:
+            text = one.text
+            return Pending(lambda: self._verified(text, caller, permission, session_id))
+        return caller if is_public else _permitted(_known(caller), permission)
+
+    async def _verified(
+        self, text: str, caller: Caller | None, permission: str, session_id: str | None
+    ) -> Caller | None:
+        if permission == PUBLIC:
+            return await self._glimpsed(text, caller)
+        found = await (await self._start()).credentials.caller(text)
+        if isinstance(found, Refusal):
+            if found is not Refusal.UNKNOWN:
+                raise Unauthorized(_TOLD[found])
+            found = _known(caller)
+        elif found.session_key is not None and found.session_id != session_id:
+            raise Forbidden("A session's token opens that session only, at /api/sessions/{its id}.")
+        return _permitted(found, permission)
+
+    async def _glimpsed(self, text: str, caller: Caller | None) -> Caller | None:
+        """Who asks on a public route: nobody is turned away there, nor does anybody wait for a store that is ill."""
+        try:
+            async with asyncio.timeout(_PUBLIC_PATIENCE):
+                found = await (await self._start()).credentials.caller(text)
+        except (InnkeeperError, TimeoutError):
+            return None
+        if isinstance(found, Refusal):
+            return caller if found is Refusal.UNKNOWN else None
+        return None if found.session_key is not None else found
 
     def _check_host(self, host: str, peer: str) -> None:
         if host in _LOOPBACK_NAMES or host in self._settings.allowed_hosts or peer == _IN_PROCESS:
@@ -121,6 +222,34 @@ class Gate:
             and seen.get(b"sec-fetch-site") != b"cross-site"
         )
         return LOCAL_CALLER if is_local else None
+
+
+def _known(caller: Caller | None) -> Caller:
+    """Who comes with a credential that matches nothing: the local user, whose clients may always send one."""
+    if caller is None:
+        raise Unauthorized(_TOLD[Refusal.UNKNOWN])
+    return caller
+
+
+def _permitted(caller: Caller, permission: str) -> Caller:
+    if caller.role in _HOLDERS[permission]:
+        return caller
+    scope = _SCOPES.get(permission)
+    if scope in caller.scopes or (caller.is_local and permission in _ALSO_LOCAL):
+        return caller
+    role = PERMISSIONS[permission].value
+    remedy = f"a token with the role {role}" + (f", or with the scope {scope}" if scope else "")
+    raise Forbidden(f"This needs the permission {permission}: {remedy}.")
+
+
+def _session_of(scope: Any, path: str | None) -> str | None:
+    """The id of the session whose route this is, as the router understood it, which is how its handler will, too."""
+    if path is None:
+        path = getattr(scope.get("route"), "path", "")
+    if path == _OF_A_SESSION or path.startswith(f"{_OF_A_SESSION}/"):
+        session_id: str | None = scope["path_params"].get("session_id")
+        return session_id
+    return None
 
 
 def _host_name(host: bytes) -> str:

@@ -20,14 +20,16 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from innkeeper.core.context import set_request_id
 from innkeeper.core.errors import MethodNotAllowed
 from innkeeper.http.bodies import check, parse_json, read_body, replayed
 from innkeeper.http.deps import MAX_CHAT_JSON, MAX_JSON, House, house_of
-from innkeeper.http.gates import PERMISSIONS, PUBLIC
+from innkeeper.http.gates import PERMISSIONS, PUBLIC, Pending
 from innkeeper.http.problems import ErrorBody, answer, invalid
 
 Handler = Callable[..., Awaitable[Any]]
 _REQUEST_ID_MAX = 128
+_CLIENT_LEFT = 499
 
 
 def needs(permission: str) -> dict[str, Any]:
@@ -57,6 +59,7 @@ def stamped(scope: Scope, send: Send) -> Send:
     async def stamp(message: Message) -> None:
         if message["type"] == "http.response.start":
             scope["innkeeper.has_begun"] = True
+            scope["innkeeper.status"] = message["status"]
             took = f"{(time.perf_counter() - began) * 1000:.2f}ms".encode()
             headers = message.setdefault("headers", [])
             message["headers"] = [*headers, (b"x-request-id", request_id), (b"x-response-time", took)]
@@ -86,8 +89,11 @@ class SurfaceRoute(APIRoute):
         request = Request(scope, receive, send)
         house = house_of(request)
         send = stamped(scope, send)
+        set_request_id(scope["innkeeper.request_id"])
+        began = time.perf_counter()
         try:
-            scope["innkeeper.caller"] = house.gate.admit(scope, self.permission)
+            caller = house.gate.admit(scope, self.permission, self.path)
+            scope["innkeeper.caller"] = await caller if isinstance(caller, Pending) else caller
             if self.methods and scope["method"] not in self.methods:
                 raise MethodNotAllowed(scope.get("innkeeper.methods") or self.methods)
             if self._fast_model is None:
@@ -109,6 +115,8 @@ class SurfaceRoute(APIRoute):
                     response.headers["x-should-retry"] = "false"  # the agent is at work already
             await response(scope, receive, send)
         finally:
+            status = scope.get("innkeeper.status", _CLIENT_LEFT)
+            house.meter.answered(scope["method"], self.path, status, time.perf_counter() - began)
             if (turn := scope.pop("innkeeper.turn", None)) is not None:
                 await turn.finish()
 

@@ -19,8 +19,9 @@ from innkeeper.core.errors import (
     UnsupportedMediaType,
 )
 from innkeeper.core.messages import Message
+from innkeeper.core.sessions import Session
 from innkeeper.http.claims import REPLAYED, claim_of
-from innkeeper.http.deps import MAX_CURSOR, CallerDep, HouseDep, Limit, ServicesDep
+from innkeeper.http.deps import MAX_CURSOR, CallerDep, HouseDep, Limit, Services, ServicesDep
 from innkeeper.http.messages import ChatMessage, message
 from innkeeper.http.problems import problems
 from innkeeper.http.requests import Named, addressable, printable
@@ -106,7 +107,7 @@ async def create_session(
     claim = claim_of(request, request.scope["innkeeper.body"])
     if body.agent_name is not None:
         await house.agents.find(body.agent_name)
-    session, is_repeated = await services.sessions.create(
+    session, is_repeated, _ = await services.sessions.create(
         caller,
         session_id=body.id,
         user_id=body.user_id,
@@ -168,13 +169,19 @@ async def update_session(
     return SessionView.of(session)
 
 
+async def delete(services: Services, session: Session) -> None:
+    """End what is under way in a session, and remove it."""
+    await services.runs.cancel_session(session)
+    await services.control.commands.cancel_session(session)
+    await services.sessions.delete(session)
+    await services.runs.cancel_session(session)  # whatever began in between
+
+
 @router.delete("/{session_id}", status_code=204, responses=_READS, openapi_extra=needs("sessions:write"))
 async def delete_session(session_id: str, caller: CallerDep, services: ServicesDep, user_id: UserId = None) -> Response:
     """Remove a session with everything that was said in it; what still runs in it is cancelled."""
     session = await services.sessions.get(caller, session_id, user_id)
-    await services.runs.cancel_session(session)
-    await services.sessions.delete(session)
-    await services.runs.cancel_session(session)  # whatever began in between
+    await delete(services, session)
     return Response(status_code=204)
 
 

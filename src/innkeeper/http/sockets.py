@@ -18,12 +18,22 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from innkeeper.core.errors import Forbidden, ForeignHost, InnkeeperError, Invalid, TooBusy, Unauthorized
+from innkeeper.core.errors import (
+    Forbidden,
+    ForeignHost,
+    InnkeeperError,
+    Invalid,
+    StorageUnavailable,
+    TooBusy,
+    Unauthorized,
+)
 from innkeeper.core.identity import Caller
 from innkeeper.http.bodies import check, parse_json
 from innkeeper.http.chat import stream_router
 from innkeeper.http.deps import House, Services, house_of
 from innkeeper.http.frames import error_payload, farewell_payload
+from innkeeper.http.gates import admit_socket
+from innkeeper.http.presenting import accepted_subprotocol
 from innkeeper.http.problems import error_facts
 from innkeeper.http.requests import ChatRequest, InjectRequest
 from innkeeper.http.turns import Turn
@@ -34,7 +44,7 @@ PERMISSION = "runs:write"
 MAX_WAITING = 10
 MAX_MESSAGE = 1024 * 1024
 _REFUSED = 4401, 4403, 4421
-_GOING_AWAY = 1012
+_GOING_AWAY, _TRY_AGAIN = 1012, 1013
 
 
 @stream_router.websocket("/ws/chat")
@@ -42,19 +52,24 @@ async def chat_socket(websocket: WebSocket) -> None:
     """Chat over a WebSocket."""
     house = house_of(websocket)
     try:
-        caller = house.gate.admit(websocket.scope, PERMISSION)
-    except (ForeignHost, Forbidden, Unauthorized) as error:
+        caller = await admit_socket(house.gate, websocket.scope, PERMISSION)
+    except (ForeignHost, Forbidden, Unauthorized, StorageUnavailable) as error:
         await websocket.close(_close_code(error), error.message[:120])
         return
-    assert caller is not None, "the permission of this route is not public"
-    await websocket.accept()
-    await Conversation(websocket, house, caller).run()
+    await websocket.accept(accepted_subprotocol(websocket.scope))
+    house.meter.stream_opened("websocket")
+    try:
+        await Conversation(websocket, house, caller).run()
+    finally:
+        house.meter.stream_closed("websocket")
 
 
 def _close_code(error: InnkeeperError) -> int:
     unauthorized, forbidden, misdirected = _REFUSED
     if isinstance(error, Unauthorized):
         return unauthorized
+    if isinstance(error, StorageUnavailable):
+        return _TRY_AGAIN
     return misdirected if isinstance(error, ForeignHost) else forbidden
 
 
@@ -146,6 +161,7 @@ class Conversation:
             body = check(ChatRequest, parse_json(text.encode()))
             if body.background:
                 raise Invalid("A turn on a WebSocket cannot be in the background.", param="background")
+            await self._know_again()
             services = await self._house.ready()
             turn = Turn(self._house, services, self._websocket, self._house.new_context(self._websocket))
             started = await turn.start(self._caller, body.start("/ws/chat", stream=True))
@@ -160,6 +176,13 @@ class Conversation:
             self._begun.set()
             if turn is not None:
                 await turn.finish()
+
+    async def _know_again(self) -> None:
+        """A token may have been revoked since the connection was made.
+
+        Raises: Unauthorized, Forbidden, StorageUnavailable.
+        """
+        self._caller = await admit_socket(self._house.gate, self._websocket.scope, PERMISSION)
 
     async def _send_events(self, turn: Turn) -> None:
         reading = turn.watch()
@@ -186,6 +209,7 @@ class Conversation:
         """Carry out a frame that is not a turn; one that follows a turn at once is about that turn."""
         await self._begun.wait()
         try:
+            await self._know_again()
             if frame["type"] == "inject":
                 await self._inject(check(InjectRequest, frame))
             elif frame["type"] == "cancel":

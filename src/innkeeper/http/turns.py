@@ -242,12 +242,15 @@ class Stream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         watch = _Disconnects(receive, self._reading.close)
+        house: House = scope["app"].state.innkeeper
+        house.meter.stream_opened("sse")
         try:
             start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-            await self._send_log(start, send, scope["app"].state.innkeeper.heartbeat_seconds)
+            await self._send_log(start, send, house.heartbeat_seconds)
             if not watch.is_gone and not self._is_complete:
                 await send({"type": "http.response.body", "body": self._last_words(), "more_body": False})
         finally:
+            house.meter.stream_closed("sse")
             watch.cancel()
             self._reading.close()
 

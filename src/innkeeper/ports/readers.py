@@ -6,26 +6,30 @@ not answer in time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from innkeeper.core.changes import Fence, Lineage, Segment
-from innkeeper.core.commands import Command
+from innkeeper.core.commands import Command, Hold
 from innkeeper.core.engines import Engine, EngineStatus
 from innkeeper.core.identity import Caller
 from innkeeper.core.injections import Injection
-from innkeeper.core.logs import LogFilter, LogRecord
+from innkeeper.core.logs import LogFilter, LogPage
 from innkeeper.core.messages import Message
 from innkeeper.core.runs import Run, RunStatus
 from innkeeper.core.session_events import EventFilter, SessionEvent
 from innkeeper.core.sessions import Session, StoredMessage
 from innkeeper.core.sources import HandlerKind, SourceHandler, SourceTool
+from innkeeper.core.times import Instant
 from innkeeper.core.tokens import Token
 
 
 class SessionReader(Protocol):
     async def find(self, caller: Caller, session_id: str, user_id: str | None = None) -> Session | None:
-        """The session that this caller calls `session_id`; `user_id` picks among its end users."""
+        """The session that this caller calls `session_id`; `user_id` picks among its end users.
+
+        A caller that is bound to one session finds no other.
+        """
 
     async def page(
         self,
@@ -124,6 +128,9 @@ class CommandReader(Protocol):
     async def cancelled(self, worker: str) -> Sequence[str]:
         """The ids of those that this worker executes and whose end has been asked for."""
 
+    async def held(self, worker: str) -> Sequence[tuple[Command, Hold]]:
+        """What this worker executes."""
+
     async def open_in(self, session_key: str) -> Sequence[Command]:
         """The commands of a session that have not ended."""
 
@@ -177,5 +184,24 @@ class TokenReader(Protocol):
 class LogReader(Protocol):
     async def page(
         self, caller: Caller, wanted: LogFilter, *, limit: int, after: str | None = None, sees_all: bool = False
-    ) -> tuple[Sequence[LogRecord], bool]:
-        """Newest first, those older than the record `after`; and if there are more. `sees_all` shows others' too."""
+    ) -> LogPage:
+        """Newest first, those older than the record `after`. `sees_all` shows others' too.
+
+        Of so many records that no page could find enough among them, a bounded number is looked at.
+        """
+
+    async def older_than_newest(self, count: int) -> Instant | None:
+        """When the newest record was made that at least `count` others are newer than; `None` if there is none."""
+
+
+class CountReader(Protocol):
+    """How much there is. Queues are counted over all sessions and owners, and cost what is in them."""
+
+    async def queued_runs(self) -> int:
+        """How many runs in the background wait to be taken."""
+
+    async def runs_of(self, session: Session) -> Mapping[str, int]:
+        """How many runs a session has, by status; statuses of none are left out."""
+
+    async def events_of(self, session: Session) -> int:
+        """How long the session's log is."""

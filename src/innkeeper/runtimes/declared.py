@@ -112,6 +112,7 @@ class DeclaredRuntime:
             provider=agent.model.partition(":")[0],
             has_model=True,
             accepts_client_tools=True,
+            accepts_models=True,
             resumes=True,
             pricing=pricing_of(agent),
         )

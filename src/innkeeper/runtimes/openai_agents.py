@@ -83,6 +83,7 @@ class OpenAIAgentsRuntime:
             provider="openai",
             has_model=True,
             accepts_client_tools=True,
+            accepts_models=True,
             resumes=goes_on(self._agent),
             pricing=pricing_of(self._agent),
         )
@@ -95,7 +96,7 @@ class OpenAIAgentsRuntime:
         await self._clients.close()
 
     async def _produce(self, turn: Turn, context: RunContext, emit: Emit) -> None:
-        provider = await self._provider()
+        provider = await self._provider(turn.parameters.model)
         rest = remainder_of(turn, frozenset(repeatable(self._agent)))
         if rest.steps >= self._max_turns:
             raise AgentFailed(self._out_of_steps)
@@ -132,6 +133,8 @@ class OpenAIAgentsRuntime:
         )
         if provider is not None:
             config.model_provider = provider
+        if parameters.model is not None:
+            config.model = parameters.model
         return config
 
     async def _call_again(
@@ -164,11 +167,11 @@ class OpenAIAgentsRuntime:
     def _out_of_steps(self) -> str:
         return f"The agent used all of its {self._max_turns} steps without coming to an end."
 
-    async def _provider(self) -> Provider | None:
+    async def _provider(self, wanted: str | None) -> Provider | None:
         try:
             client = await self._clients.get()
         except AgentFailed:
-            if isinstance(self._agent.model, Model):
+            if isinstance(self._agent.model, Model) and wanted is None:
                 return None  # the agent brings a model with a client of its own
             raise
         return Provider(client, self._settings.environment)

@@ -27,6 +27,8 @@ _REASONS: Mapping[str, FinishReason] = {
     "content_filter": "content_filter",
 }
 _OTHER_PROVIDERS = ("litellm/", "any-llm/")
+_OWN_PREFIXES = ("openai/", "openai:")
+"""The SDK's way to say whose model it is, and that of everybody else here."""
 
 
 class Clients:
@@ -60,7 +62,8 @@ class Provider(ModelProvider):
         name = model_name or get_default_model()
         if name.startswith(_OTHER_PROVIDERS):
             return MultiProvider(openai_client=self._client).get_model(name)
-        name = name.removeprefix("openai/")
+        for prefix in _OWN_PREFIXES:
+            name = name.removeprefix(prefix)
         return _Chat(name, self._client, self) if self.uses_chat else _Responses(name, self._client, self)
 
     def note(self, reason: str | None) -> None:

@@ -97,6 +97,7 @@ class PydanticAIRuntime:
             provider=shown.partition(":")[0] if shown else "pydantic-ai",
             has_model=True,
             accepts_client_tools=not self._validates_output,
+            accepts_models=True,
             resumes=True,
             pricing=pricing_of(self._agent),
         )
@@ -122,7 +123,7 @@ class PydanticAIRuntime:
                     said.prompt,
                     output_type=[*self._outputs, DeferredToolRequests] if tools else None,
                     message_history=said.history,
-                    model=await self._model(),
+                    model=await self._model(rest.parameters.model),
                     instructions=list(said.instructions) or None,
                     deps=context if self._agent.deps_type is RunContext else None,
                     model_settings=model_settings(rest.parameters, self._settings),
@@ -138,8 +139,8 @@ class PydanticAIRuntime:
             except ContentFilterError:
                 await emit(FinishNoted("content_filter"))
 
-    async def _model(self) -> Model | None:
-        model = self._agent.model
+    async def _model(self, wanted: str | None) -> Model | None:
+        model = wanted or self._agent.model
         if model is None:
             raise AgentFailed(f"The agent {self._name!r} has no model.")
         return await self._models.get(model) if isinstance(model, str) else None

@@ -149,6 +149,7 @@ class Acceptances:
             last_seq=1,
             metadata=start.metadata,
             started_at=now,
+            own_trace_id=start.trace_id,
         )
         return AcceptRun(
             run=run,
@@ -165,6 +166,7 @@ class Acceptances:
             plan=Plan(start.parameters, start.history) if start.background else None,
             webhook=start.webhook,
             claim=start.claim,
+            engine_id=start.engine_id,
         )
 
 

@@ -1,6 +1,7 @@
 """Agents: which are served, under which names, and which is the default.
 
-Static agents are found by exact name; dynamic resolvers are asked only for names that no static agent has.
+Static agents are found by exact name; dynamic resolvers are asked only for names that no static agent has. Built-in
+agents are found by whoever names them, unless one of yours has that name, and are listed nowhere.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ class ServedAgent:
     runtime: Runtime
     data: Any = None
     is_default: bool = False
+    is_builtin: bool = False
 
     def describe(self) -> AgentDescription:
         return self.runtime.describe()
@@ -34,6 +36,7 @@ class AgentRegistry:
     def __init__(self, reserved: frozenset[str] = frozenset()) -> None:
         self._agents: dict[str, Runtime] = {}
         self._resolvers: list[tuple[Resolver, Runtime]] = []
+        self._builtins: dict[str, Runtime] = {}
         self._default: str | None = None
         self._reserved = reserved
 
@@ -59,6 +62,17 @@ class AgentRegistry:
         """Serve every name for which `resolver` returns agent data."""
         self._resolvers.append((resolver, runtime))
 
+    def build_in(self, name: str, runtime: Runtime) -> None:
+        """Serve `runtime` to whoever names it, without listing or counting it; an agent of yours comes before it."""
+        self._builtins[name] = runtime
+
+    @property
+    def builtins(self) -> Iterator[ServedAgent]:
+        """Those that no registered agent hides."""
+        for name, runtime in self._builtins.items():
+            if name not in self._agents:
+                yield ServedAgent(name, runtime, is_builtin=True)
+
     def __iter__(self) -> Iterator[ServedAgent]:
         for name, runtime in self._agents.items():
             yield ServedAgent(name, runtime, None, name == self._default)
@@ -80,19 +94,22 @@ class AgentRegistry:
         """
         if name is not None and (runtime := self._agents.get(name)) is not None:
             return ServedAgent(name, runtime, None, name == self._default)
+        if name is not None and (found := await self._resolve(name)) is not None:
+            return found
         if self.is_empty:
             raise NoAgents("No agents are registered. Register one with register_agent(name, agent).")
         if name is not None:
-            return await self._resolve(name)
+            raise AgentNotFound(f"Agent {name!r} does not exist. GET /agents lists those that do.", param="agent_name")
         if self._default is None:
             raise NoDefaultAgent("No agent_name was given and there is no default agent.", param="agent_name")
         return ServedAgent(self._default, self._agents[self._default], None, True)
 
-    async def _resolve(self, name: str) -> ServedAgent:
+    async def _resolve(self, name: str) -> ServedAgent | None:
         for resolver, runtime in self._resolvers:
             data = resolver(name)
             if inspect.isawaitable(data):
                 data = await data
             if data is not None and data is not False:
                 return ServedAgent(name, runtime, data)
-        raise AgentNotFound(f"Agent {name!r} does not exist. GET /agents lists those that do.", param="agent_name")
+        builtin = self._builtins.get(name)
+        return None if builtin is None else ServedAgent(name, builtin, is_builtin=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
@@ -15,10 +16,12 @@ from innkeeper.core.errors import InnkeeperError
 from innkeeper.core.messages import Message
 from innkeeper.core.runs import NO_PARAMETERS, Parameters, Resumption, Run, Turn
 from innkeeper.core.transcripts import Transcript, as_turn
+from innkeeper.ports.meters import UNMETERED, Meter
 from innkeeper.ports.readers import SessionReader
 from innkeeper.services.agents import ServedAgent
 from innkeeper.services.following import Following
 from innkeeper.services.live import LiveRun
+from innkeeper.services.neighbours import Neighbours
 from innkeeper.services.settlements import Settlements
 from innkeeper.services.tails import Stop
 from innkeeper.services.wakes import Wakes
@@ -63,6 +66,8 @@ class Executions:
         wakes: Wakes,
         limits: RunLimits,
         on_end: Callable[[Ended], None],
+        neighbours: Neighbours,
+        meter: Meter = UNMETERED,
     ) -> None:
         self._sessions = sessions
         self._settlements = settlements
@@ -70,7 +75,10 @@ class Executions:
         self._wakes = wakes
         self._limits = limits
         self._on_end = on_end
+        self._neighbours = neighbours
+        self._meter = meter
         self._live: dict[str, LiveRun] = {}
+        self._running = 0
         self._emptied: asyncio.Future[None] | None = None
 
     # the runs at hand
@@ -91,21 +99,33 @@ class Executions:
         """Know a run from now on; it may have to wait yet."""
         self._live[live.run.id] = live
         live.announce = self._log_grew
+        live.announce_notes = self._neighbours.on_growth
+        live.on_first_text = self._spoke
 
     def _log_grew(self, run_id: str) -> None:
         """Tell whoever follows it in the store: here, since before it was ours, or elsewhere."""
         self._following.wake((run_id,))
         self._wakes.log_grew(run_id)
 
+    def _spoke(self, live: LiveRun) -> None:
+        if live.began_at is not None:
+            self._meter.first_text(live.run.agent_name, time.perf_counter() - live.began_at)
+
     # executing
 
     async def execute(self, live: LiveRun, job: Job, placed: Accepted | Begun) -> None:
         """The run loop: hand the conversation to the agent, emit what it yields, settle."""
         loop = asyncio.get_running_loop()
+        live.began_at = time.perf_counter()
+        self._running += 1
+        self._meter.running(self._running)
         expiry = loop.call_later(self._limits.run_seconds, self.stop, live, Stop.TIMED_OUT)
         token = set_context(live.context)
         failure: BaseException | None = None
         try:
+            self._neighbours.on_growth(live.run.session_key)
+            if self._neighbours.tools_of is not None:
+                live.context.session_tools = await self._neighbours.tools_of(live.run)
             messages = await self._conversation(job, placed)
             if not messages:  # the session has been deleted meanwhile
                 live.stop = live.stop or Stop.CANCELLED
@@ -141,6 +161,7 @@ class Executions:
             outcome = await self._settlements.settle(live, description, failure)
         self._forget(live)
         self._log_grew(live.run.id)
+        self._neighbours.on_growth(live.run.session_key)
         if isinstance(outcome, Ended):
             self._on_end(outcome)
         elif isinstance(outcome, Stale) or live.stop is Stop.RELEASED:
@@ -150,6 +171,9 @@ class Executions:
 
     def _forget(self, live: LiveRun) -> None:
         self._live.pop(live.run.id, None)
+        if live.began_at is not None:
+            self._running -= 1
+            self._meter.running(self._running)
         if not self._live and self._emptied is not None and not self._emptied.done():
             self._emptied.set_result(None)
 
@@ -190,7 +214,7 @@ async def _pump(live: LiveRun, events: AsyncIterator[object]) -> None:
 def name_context(context: RunContext, run: Run, agent: ServedAgent, parameters: Parameters) -> None:
     """Tell the context which run it belongs to."""
     context.run_id, context.session_id, context.user_id = run.id, run.session_id, run.user_id
-    context.agent_name, context.agent_data = run.agent_name, agent.data
+    context.owner, context.agent_name, context.agent_data = run.owner, run.agent_name, agent.data
     context.metadata, context.attempt = run.metadata, run.attempt
     context.workflow = parameters.workflow
     context.variables = parameters.variables or {}

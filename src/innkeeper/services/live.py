@@ -26,6 +26,7 @@ from innkeeper.core.events import (
 )
 from innkeeper.core.injections import InjectedMessage
 from innkeeper.core.runs import OnDisconnect, Run
+from innkeeper.core.session_events import Note, note_of
 from innkeeper.core.times import Instant
 from innkeeper.ports.journal import Journal
 from innkeeper.ports.readers import InjectionReader
@@ -67,19 +68,23 @@ class LiveRun(Tail):
         self.task: asyncio.Task[None] | None = None
         self.stop: Stop | None = None
         self.is_settling = False
+        self.began_at: float | None = None
+        self.on_first_text: Callable[[LiveRun], None] | None = None
         self._journal = journal
         self._injections = injections
         self._last_seq = run.last_seq
         self._texts: list[str] = []
         self._pending: list[bytes] = []
         self._pending_count = 0
+        self._notes: list[Note] = []
         self._bytes = 0
-        self._in_flight: Segment | None = None
+        self._in_flight: AppendEvents | None = None
         self._is_committing = False
         self._is_lost = False
         self._flush_is_due = False
         self._receiving: asyncio.Lock | None = None
         self.announce: Callable[[str], None] | None = None
+        self.announce_notes: Callable[[str], None] | None = None
         if first is not None:
             self._published.append(first)
             self._kept = len(first.data)
@@ -126,6 +131,9 @@ class LiveRun(Tail):
         if isinstance(event, UsageReported):
             self.context.add_tokens(event.usage)
         self._append(data)
+        note = note_of(self.run.id, self._last_seq + self._pending_count, data, Instant(self.context.now()))
+        if note is not None:
+            self._notes.append(note)
 
     def _check_room(self, size: int) -> None:
         """Keep the output bounded. What is too much is not kept, for it may be of any size."""
@@ -163,6 +171,9 @@ class LiveRun(Tail):
             self._pending.append(text_payloads(self._texts))
             self._pending_count += len(self._texts)
             self._texts = []
+            if self.on_first_text is not None:
+                self.on_first_text(self)
+                self.on_first_text = None
 
     def _after_append(self) -> None:
         """Have what is pending flushed in the next turn of the loop."""
@@ -182,7 +193,13 @@ class LiveRun(Tail):
     def _flush(self) -> None:
         self._flush_is_due = False
         if not self._is_committing and self._has_pending and not self.is_settling and not self._is_lost:
-            self._commit(self._cut())
+            now = Instant(self.context.now())
+            self._commit(AppendEvents(self._cut(), now, self.take_notes(), self.run.session_key))
+
+    def take_notes(self) -> tuple[Note, ...]:
+        """What the session's log is to tell of the events that are cut off now."""
+        notes, self._notes = tuple(self._notes), []
+        return notes
 
     def _cut(self) -> Segment:
         """Everything pending as one segment."""
@@ -193,18 +210,18 @@ class LiveRun(Tail):
         self._last_seq = segment.last_seq
         return segment
 
-    def _commit(self, segment: Segment) -> None:
-        self._in_flight, self._is_committing = segment, True
-        now = Instant(self.context.now())
-        self._journal.commit((AppendEvents(segment, now),), self.fence).add_done_callback(self._committed)
+    def _commit(self, change: AppendEvents) -> None:
+        self._in_flight, self._is_committing = change, True
+        self._journal.commit((change,), self.fence).add_done_callback(self._committed)
 
     def _committed(self, future: asyncio.Future[tuple[Outcome, ...]]) -> None:
-        segment = self._in_flight
-        assert segment is not None, "a commit has a segment"
+        change = self._in_flight
+        assert change is not None, "a commit has a change"
+        segment = change.segment
         error = future.exception()
         if error is not None:
             self.report_trouble(error)
-            self._loop.call_later(_RETRY_SECONDS, self._commit, segment)
+            self._loop.call_later(_RETRY_SECONDS, self._commit, change)
             return
         self._in_flight, self._is_committing = None, False
         self.trouble = None
@@ -214,6 +231,8 @@ class LiveRun(Tail):
         self.publish(segment)
         if self.announce is not None:
             self.announce(self.run.id)
+        if change.notes and self.announce_notes is not None:
+            self.announce_notes(self.run.session_key)
         self._flush()
 
     def report_trouble(self, error: BaseException) -> None:
@@ -261,7 +280,7 @@ class LiveRun(Tail):
             return await received
 
     def _deliver(self, received: asyncio.Future[Sequence[InjectedMessage]]) -> None:
-        change = DeliverInjections(self._last_seq, Instant(self.context.now()))
+        change = DeliverInjections(self._last_seq, Instant(self.context.now()), self.run.session_key)
         committed = self._journal.commit((change,), self.fence)
         committed.add_done_callback(lambda future: self._delivered(future, received))
 
@@ -285,6 +304,8 @@ class LiveRun(Tail):
             self.continue_from(outcome.segment)
             if self.announce is not None:
                 self.announce(self.run.id)
+            if self.announce_notes is not None:
+                self.announce_notes(self.run.session_key)
         elif isinstance(outcome, Stale):
             self._lose()
         if not received.done():

@@ -27,6 +27,7 @@ from innkeeper.core.runs import Run, RunStatus, StartRun
 from innkeeper.core.sessions import Session
 from innkeeper.core.usage import CreditRecord
 from innkeeper.ports.journal import Journal
+from innkeeper.ports.meters import UNMETERED, Meter
 from innkeeper.ports.readers import InjectionReader, RunReader, SessionReader
 from innkeeper.services.acceptances import Acceptance, Acceptances
 from innkeeper.services.agents import AgentRegistry
@@ -36,6 +37,7 @@ from innkeeper.services.executions import Executions, Job, RunLimits, name_conte
 from innkeeper.services.following import Following
 from innkeeper.services.live import LiveRun
 from innkeeper.services.membership import Membership
+from innkeeper.services.neighbours import Neighbours
 from innkeeper.services.readings import ReaderGone, RunReading
 from innkeeper.services.settlements import Settlements
 from innkeeper.services.tails import Ending, Stop, Tail
@@ -80,6 +82,8 @@ class Runs:
         worker: str,
         limits: RunLimits,
         webhooks: Webhooks,
+        neighbours: Neighbours,
+        meter: Meter = UNMETERED,
     ) -> None:
         self._journal = journal
         self._sessions = sessions
@@ -91,6 +95,7 @@ class Runs:
         self._limits = limits
         self._webhooks = webhooks
         self._is_draining = False
+        self._neighbours = neighbours
         self.closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when this process sends its readers away."""
         self._following = Following(runs)
@@ -101,8 +106,11 @@ class Runs:
             wakes=wakes,
             limits=limits,
             on_end=self._ended,
+            neighbours=neighbours,
+            meter=meter,
         )
-        self._waiting = Waiting(journal, self._executions, now, worker, patience=limits.queue_seconds)
+        patience = limits.queue_seconds
+        self._waiting = Waiting(journal, self._executions, now, worker, patience=patience, meter=meter)
         self._cancellations = Cancellations(
             journal=journal,
             runs=runs,
@@ -146,8 +154,8 @@ class Runs:
         await self._wakes.listen(
             on_log=self._following.wake,
             on_turn=self._waiting.call,
-            on_work=self._background.wake,
-            on_look=self._membership.look,
+            on_work=self._work_came,
+            on_look=self._look,
         )
         await self._membership.enter()
         self._background.start()
@@ -155,10 +163,18 @@ class Runs:
         self._membership.watch(
             on_cancel=self._cancellations.stop_asked,
             on_turn=self._waiting.call,
-            on_work=self._background.wake,
+            on_work=self._work_came,
             knows=self._knows,
             waiting=self._waiting.ids,
         )
+
+    def _work_came(self) -> None:
+        self._background.wake()
+        self._neighbours.on_work()
+
+    def _look(self) -> None:
+        self._membership.look()
+        self._neighbours.on_look()
 
     def _knows(self, run_id: str) -> bool:
         return run_id in self._executions or run_id in self._background or run_id in self._acceptances

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from innkeeper.core.changes import (
     Appended,
@@ -25,6 +26,16 @@ from innkeeper.ports.readers import SessionReader
 from innkeeper.services.identities import end_user
 
 
+class NewSession(NamedTuple):
+    """A session that was asked for. `is_repeated` says that the same request had made it before, whatever became of
+    it since; `token` opens it, and is told only once, to the first request.
+    """
+
+    session: Session
+    is_repeated: bool = False
+    token: str | None = None
+
+
 class Sessions:
     """The use cases of sessions."""
 
@@ -35,11 +46,16 @@ class Sessions:
         sessions: SessionReader,
         now: Callable[[], int],
         new_id: Callable[[], str],
+        new_token: Callable[[], tuple[str, str]],
+        on_deletion: Callable[[str], None],
     ) -> None:
+        """`new_token` makes a session's token and its digest; `on_deletion` is told the key of a deleted session."""
         self._journal = journal
         self._sessions = sessions
         self._now = now
         self._new_id = new_id
+        self._new_token = new_token
+        self._on_deletion = on_deletion
 
     async def create(
         self,
@@ -50,9 +66,10 @@ class Sessions:
         agent_name: str | None = None,
         title: str | None = None,
         metadata: Mapping[str, object] | None = None,
+        with_token: bool = False,
         claim: Claim | None = None,
-    ) -> tuple[Session, bool]:
-        """The session as it was made, and whether the same request had made it before, whatever became of it since.
+    ) -> NewSession:
+        """Make a session, and a token that opens it where `with_token` asks for one.
 
         Raises: RunConflict if the caller has a session of that id; Forbidden for another's end user;
         IdempotencyMismatch.
@@ -73,15 +90,16 @@ class Sessions:
             )
 
         session = made(self._new_id(), Instant(self._now()))
-        creation = CreateSession(session)
+        token, digest = self._new_token() if with_token else (None, None)
+        creation = CreateSession(session, digest)
         if claim is None:
             await self._journal.commit((creation,))
-            return session, False
+            return NewSession(session, token=token)
         keeping = KeepClaim(owner, claim, session.key, session.created_at)
         outcome, _ = await self._journal.commit((keeping, creation))
         if isinstance(outcome, Repeated):
-            return made(outcome.claimed.subject, outcome.claimed.created_at), True
-        return session, False
+            return NewSession(made(outcome.claimed.subject, outcome.claimed.created_at), is_repeated=True)
+        return NewSession(session, token=token)
 
     async def get(self, caller: Caller, session_id: str, user_id: str | None = None) -> Session:
         """Raises: SessionNotFound."""
@@ -166,6 +184,7 @@ class Sessions:
         (outcome,) = await self._journal.commit((DeleteSession(session.key),))
         if not isinstance(outcome, Done):
             raise _missing(session.id)
+        self._on_deletion(session.key)
 
 
 def _as_stored(messages: Sequence[Message], claimed: Claimed) -> Sequence[StoredMessage]:

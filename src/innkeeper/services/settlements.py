@@ -6,18 +6,21 @@ A live run is settled from memory; a run whose process died is settled from its 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from decimal import Decimal
 
 from innkeeper.core.agents import AgentDescription
-from innkeeper.core.changes import Done, EndRun, Fence, Outcome, ReleaseRun, Segment, Stale
+from innkeeper.core.changes import Done, Ended, EndRun, Fence, Outcome, ReleaseRun, Segment, Stale
 from innkeeper.core.errors import InnkeeperError, StorageUnavailable
 from innkeeper.core.events import EndStatus, RunEnded, RunFailed, payload
 from innkeeper.core.identity import Caller
 from innkeeper.core.runs import Run, RunError
+from innkeeper.core.session_events import Note
 from innkeeper.core.times import Instant
 from innkeeper.core.usage import CreditRecord
 from innkeeper.ports.journal import Journal
+from innkeeper.ports.meters import UNMETERED, Meter
 from innkeeper.ports.readers import RunReader
 from innkeeper.services.assembling import Assembler
 from innkeeper.services.following import TIMED_OUT, replayed
@@ -54,11 +57,13 @@ class Settlements:
         new_id: Callable[[], str],
         *,
         shows_errors: bool = False,
+        meter: Meter = UNMETERED,
     ) -> None:
         self._journal = journal
         self._now = now
         self._new_id = new_id
         self._shows_errors = shows_errors
+        self._meter = meter
 
     async def settle(
         self, live: LiveRun, description: AgentDescription | None, failure: BaseException | None
@@ -67,9 +72,15 @@ class Settlements:
         live.is_settling = True
         await live.drained()
         ending = self._ending(live, failure)
-        change = self._change(live.run, live.assembler, ending, live.last_segment, self._records(live, description))
+        notes = live.take_notes()
+        change = self._change(
+            live.run, live.assembler, ending, live.last_segment, self._records(live, description), notes
+        )
         outcome = await self._commit(live, change)
         live.context.line = None
+        if isinstance(outcome, Ended):
+            seconds = None if live.began_at is None else time.perf_counter() - live.began_at
+            self._meter.run_ended(live.run.agent_name, ending.status, seconds, ending.usage)
         if not isinstance(outcome, Stale):
             live.publish(change.segment)
             live.finish(ending)
@@ -121,6 +132,7 @@ class Settlements:
         ending: Ending,
         cut: Callable[..., Segment],
         records: tuple[CreditRecord, ...],
+        notes: tuple[Note, ...] = (),
     ) -> EndRun:
         done = RunEnded(run.id, run.session_id, ending.status, ending.output, ending.usage, ending.finish_reason)
         events = (RunFailed(ending.error.code, ending.error.message), done) if ending.error else (done,)
@@ -139,6 +151,7 @@ class Settlements:
             finish_reason=ending.finish_reason,
             steps=ending.steps,
             records=records,
+            notes=notes,
         )
 
     async def _commit(self, live: LiveRun, change: EndRun | ReleaseRun) -> Outcome:
@@ -191,4 +204,6 @@ class Settlements:
 
         change = self._change(run, assembler, ending, cut, ())
         (outcome,) = await self._journal.commit((change,), fence)
+        if isinstance(outcome, Ended):
+            self._meter.run_ended(run.agent_name, ending.status, None, ending.usage)
         return outcome

@@ -11,6 +11,7 @@ from innkeeper.core.errors import InnkeeperError
 from innkeeper.core.times import Instant
 from innkeeper.core.transcripts import HistoryMode
 from innkeeper.ports.journal import Journal
+from innkeeper.ports.meters import UNMETERED, Meter
 from innkeeper.services.executions import Executions, Job
 from innkeeper.services.live import LiveRun
 from innkeeper.services.tails import Stop
@@ -32,13 +33,21 @@ class Waiting:
     """Begins each turn when it has come, and ends those that wait for too long or are stopped."""
 
     def __init__(
-        self, journal: Journal, executions: Executions, now: Callable[[], int], worker: str, *, patience: float
+        self,
+        journal: Journal,
+        executions: Executions,
+        now: Callable[[], int],
+        worker: str,
+        *,
+        patience: float,
+        meter: Meter = UNMETERED,
     ) -> None:
         self._journal = journal
         self._executions = executions
         self._now = now
         self._worker = worker
         self._patience = patience
+        self._meter = meter
         self._turns: dict[str, _Turn] = {}
 
     def __contains__(self, run_id: object) -> bool:
@@ -51,6 +60,7 @@ class Waiting:
     def add(self, live: LiveRun, job: Job, history: HistoryMode) -> None:
         turn = self._turns[live.run.id] = _Turn(live, job, history)
         loop = asyncio.get_running_loop()
+        self._meter.waiting(len(self._turns))
         turn.expiry = loop.call_later(self._patience, self.stop, live, Stop.NEVER_BEGAN)
 
     def call(self, run_id: str) -> bool:
@@ -113,5 +123,6 @@ class Waiting:
 
     def _drop(self, run_id: str) -> None:
         turn = self._turns.pop(run_id, None)
+        self._meter.waiting(len(self._turns))
         if turn is not None and turn.expiry is not None:
             turn.expiry.cancel()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from innkeeper.ports.bus import Bus
 
 _LOG, _TURN, _WORKER, _QUEUE, _CAME = "log", "turn", "worker", "queue", "came"
+_SESSION = "session"
 
 
 class Wakes:
@@ -17,11 +18,21 @@ class Wakes:
         self._worker = worker
         self.is_alone = True
         """Whether no other process serves this store, as far as we know; then nothing is told."""
+        self._on_session: Callable[[Collection[str] | None], None] = lambda _: None
 
     def log_grew(self, run_id: str) -> None:
         """A run's log has more, or its end."""
         if not self.is_alone:
             self._bus.publish(f"{_LOG}/{run_id}")
+
+    def session_grew(self, session_key: str) -> None:
+        """A session's log has more, or the session is gone."""
+        if not self.is_alone:
+            self._bus.publish(f"{_SESSION}/{session_key}")
+
+    def on_session(self, look: Callable[[Collection[str] | None], None]) -> None:
+        """Call `look` with the keys of sessions that others say have grown, or with `None` for any; before `listen`."""
+        self._on_session = look
 
     def turn_came(self, run_id: str) -> None:
         """A waiting run is the next of its session."""
@@ -56,6 +67,7 @@ class Wakes:
             if not topics:  # the connection was lost for a while: anything may have happened
                 self.is_alone = False
                 on_log(None)
+                self._on_session(None)
                 on_work()
                 on_look()
                 return
@@ -64,6 +76,8 @@ class Wakes:
                 self.is_alone = False
             if logs := [name for kind, _, name in told if kind == _LOG]:
                 on_log(logs)
+            if sessions := [name for kind, _, name in told if kind == _SESSION]:
+                self._on_session(sessions)
             for kind, _, name in told:
                 if kind == _TURN:
                     on_turn(name)

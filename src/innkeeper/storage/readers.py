@@ -58,6 +58,9 @@ def _find_session(has_user: bool) -> Statement:
     return Statement(query.order_by(own, _sessions.c.key.desc()).limit(literal_column("1")), returns=True)
 
 
+_FIND_BOUND = Statement(select(*SESSION_COLUMNS).where(_sessions.c.key == bindparam("by_key")), returns=True)
+
+
 @cache
 def _page(kind: str, filters: frozenset[str]) -> Statement:
     table, columns, key = (
@@ -182,9 +185,19 @@ class StoredSessions:
         self._fetch = fetch
 
     async def find(self, caller: Caller, session_id: str, user_id: str | None = None) -> Session | None:
+        if caller.session_key is not None:
+            return await self._find_bound(caller.session_key, session_id, user_id)
         values = {**_visible(caller), "by_id": session_id, "by_user": user_id}
         rows = await self._fetch(_find_session(user_id is not None), values, is_quick=True)
         return session_of(rows[0]) if rows else None
+
+    async def _find_bound(self, key: str, session_id: str, user_id: str | None) -> Session | None:
+        """The one session that its caller may see, if that is what it asks for."""
+        rows = await self._fetch(_FIND_BOUND, {"by_key": key}, is_quick=True)
+        session = session_of(rows[0]) if rows else None
+        if session is None or session.id != session_id or user_id not in (None, session.user_id):
+            return None
+        return session
 
     async def page(
         self,

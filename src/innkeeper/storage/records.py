@@ -120,6 +120,7 @@ def run_of(row: Row) -> Run:
         metadata=loads(cell["metadata"]),
         started_at=cell["started_at"],
         ended_at=cell["ended_at"],
+        own_trace_id=cell["trace_id"],
     )
 
 

@@ -252,7 +252,7 @@ deliveries = Table(
 )  # fmt: skip
 
 # What was asked of command handlers, and of event handlers, which are `kind` "reaction". `waits_for` is the command of
-# the same batch that must have ended before; the queue is what is queued and waits for none.
+# the same batch that must have ended before; the queue is what is queued and waits for none, lowest `rank` first.
 commands = Table(
     "commands",
     metadata,
@@ -265,7 +265,7 @@ commands = Table(
     Column("parameters", Text, nullable=False),
     Column("metadata", Text, nullable=False),
     Column("handler", String),
-    Column("priority", SmallInteger, nullable=False),
+    Column("rank", SmallInteger, nullable=False),
     Column("timeout", BigInteger, nullable=False),
     Column("depth", SmallInteger, nullable=False),
     Column("status", String, nullable=False),
@@ -281,7 +281,7 @@ commands = Table(
     Column("started_at", BigInteger),
     Column("ended_at", BigInteger),
     Index("commands_of_sessions", "session_key", "id"),
-    Index("commands_in_queue", "priority", "id", sqlite_where=text("status = 'queued' AND waits_for IS NULL"),
+    Index("commands_in_queue", "rank", "id", sqlite_where=text("status = 'queued' AND waits_for IS NULL"),
           postgresql_where=text("status = 'queued' AND waits_for IS NULL")),
     Index("commands_held", "worker", sqlite_where=text("status = 'executing'"),
           postgresql_where=text("status = 'executing'")),

@@ -8,7 +8,8 @@ gives the ids of transactions that it has lost to others.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import asyncpg
@@ -44,8 +45,10 @@ class _Entry:
 class PostgresJournal:
     """Implements `ports.journal.Journal`; bound to the event loop that makes the calls."""
 
-    def __init__(self, pool: asyncpg.Pool[Any]) -> None:
+    def __init__(self, pool: asyncpg.Pool[Any], on_commit: Callable[[float], None] = lambda seconds: None) -> None:
+        """`on_commit` is told how long each call that was not refused took, in seconds."""
         self._pool = pool
+        self._on_commit = on_commit
         self._lanes = Lanes()
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
@@ -63,6 +66,7 @@ class PostgresJournal:
         return future
 
     async def _carry_out(self, entry: _Entry, before: set[Passed], passed: Passed) -> None:
+        began = time.perf_counter()
         try:
             if before:
                 await asyncio.wait(before)
@@ -71,6 +75,7 @@ class PostgresJournal:
                 self._lanes.learn(outcomes)
                 if not entry.future.done():
                     entry.future.set_result(outcomes)
+                    self._on_commit(time.perf_counter() - began)
         except InnkeeperError as error:
             if not entry.future.done():
                 entry.future.set_exception(error)

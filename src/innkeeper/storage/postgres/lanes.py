@@ -30,6 +30,7 @@ from innkeeper.core.changes import (
     ReleaseRun,
     UpdateSession,
 )
+from innkeeper.core.control_changes import AcceptCommands, CreateEngine, EndCommand, PublishEvent
 from innkeeper.core.identity import Owner
 
 _REMEMBERED = 10_000
@@ -94,6 +95,10 @@ def _session_of(change: Change) -> str | None:
     match change:
         case BeginRun() | EndRun() | UpdateSession() | DeleteSession() | AppendMessages():
             return change.session_key
+        case PublishEvent() | AcceptCommands() | EndCommand():
+            return change.session_key
+        case CreateEngine(engine=engine):
+            return engine.session_key
         case _:
             return None
 

@@ -7,17 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import asyncpg
 
 from innkeeper.core.errors import SetupError
+from innkeeper.storage.command_readers import StoredCommands
+from innkeeper.storage.engine_readers import StoredEngines
+from innkeeper.storage.event_readers import StoredEvents
+from innkeeper.storage.figure_readers import StoredFigures
+from innkeeper.storage.log_readers import StoredLogs
 from innkeeper.storage.migrations import HEAD, upgrade
 from innkeeper.storage.postgres.connections import PATIENCE, Address, Connection, arguments, drop, patiently
 from innkeeper.storage.postgres.journals import PostgresJournal
 from innkeeper.storage.readers import StoredInjections, StoredRuns, StoredSessions, StoredWorkers
+from innkeeper.storage.source_readers import StoredSources
 from innkeeper.storage.statements import Rows, Statement
+from innkeeper.storage.token_readers import StoredTokens
 
 _logger = logging.getLogger(__name__)
 
@@ -55,8 +62,11 @@ class PostgresStore:
 
     is_shared = True
 
-    def __init__(self, url: str, *, connections: int = 10) -> None:
+    def __init__(
+        self, url: str, *, connections: int = 10, on_commit: Callable[[float], None] = lambda seconds: None
+    ) -> None:
         self._address = Address(url)
+        self._on_commit = on_commit
         self._size = connections
 
     @property
@@ -64,15 +74,16 @@ class PostgresStore:
         """How the store is called in what people read; without the password."""
         return str(self._address)
 
-    async def open(self) -> None:
+    async def open(self, *, serves: bool = True) -> None:
         """Look whether the tables are as they should be, and open the connections, on the running loop.
 
+        Who serves is warned where the database may lose what it has acknowledged; a tool is not.
         Raises: SetupError.
         """
         connection = await self._address.connect()
         try:
             async with asyncio.timeout(PATIENCE):
-                await self._check(connection)
+                await self._check(connection, warns=serves)
             self._pool = await asyncpg.create_pool(
                 **self._address.options, min_size=1, max_size=self._size, reset=_keep_as_it_is
             )
@@ -80,14 +91,21 @@ class PostgresStore:
             raise SetupError(f"{self.label} stopped answering: {error}.") from error
         finally:
             connection.terminate()
-        self.journal = PostgresJournal(self._pool)
+        self.journal = PostgresJournal(self._pool, self._on_commit)
         fetch = PostgresFetch(self._pool)
         self.sessions = StoredSessions(fetch)
         self.runs = StoredRuns(fetch)
         self.injections = StoredInjections(fetch)
+        self.events = StoredEvents(fetch)
+        self.commands = StoredCommands(fetch)
+        self.sources = StoredSources(fetch)
+        self.engines = StoredEngines(fetch)
+        self.tokens = StoredTokens(fetch)
+        self.logs = StoredLogs(fetch)
         self.workers = StoredWorkers(fetch)
+        self.counts = StoredFigures(fetch)
 
-    async def _check(self, connection: Connection) -> None:
+    async def _check(self, connection: Connection, *, warns: bool) -> None:
         version = connection.get_server_version()
         if version.major < _OLDEST_SERVER:
             raise SetupError(f"{self.label} is version {version.major}; at least {_OLDEST_SERVER} is needed.")
@@ -97,7 +115,7 @@ class PostgresStore:
         if revision != HEAD:
             state = "has no tables yet" if revision is None else f"has tables of revision {revision}, not {HEAD}"
             raise SetupError(f"{self.label} {state}. Run: innkeeper migrate")
-        for setting, consequence in _RISKY.items():
+        for setting, consequence in _RISKY.items() if warns else ():
             if await connection.fetchval(f"SHOW {setting}") == "off":
                 _logger.warning("%s runs with %s=off: %s", self.label, setting, consequence)
 

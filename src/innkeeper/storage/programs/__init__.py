@@ -10,16 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from innkeeper.core import changes
+from innkeeper.core import changes, control_changes
 from innkeeper.storage.programs import (
     claims,
+    commands,
     conversations,
     deliveries,
+    engines,
     injections,
+    log_records,
     logs,
     queues,
     runs,
     sessions,
+    sources,
+    tokens,
     workers,
 )
 from innkeeper.storage.statements import Program
@@ -46,6 +51,25 @@ PROGRAMS: dict[type[changes.Change], Callable[[Any, changes.Fence | None], Progr
     changes.AppendMessages: conversations.append,
     changes.TakeDeliveries: deliveries.take,
     changes.SettleDelivery: deliveries.settle,
+    control_changes.PublishEvent: commands.publish,
+    control_changes.AcceptCommands: commands.accept,
+    control_changes.TakeCommands: commands.take,
+    control_changes.TakeDeadCommands: commands.take_dead,
+    control_changes.EndCommand: commands.end,
+    control_changes.ReleaseCommand: commands.release,
+    control_changes.CancelCommand: commands.cancel,
+    control_changes.AddTool: sources.add_tool,
+    control_changes.RemoveTool: sources.remove_tool,
+    control_changes.AddHandler: sources.add_handler,
+    control_changes.RemoveHandlers: sources.remove_handlers,
+    control_changes.SetState: sources.set_state,
+    control_changes.CreateEngine: engines.create,
+    control_changes.DeleteEngine: engines.remove,
+    control_changes.CreateToken: tokens.create,
+    control_changes.RevokeToken: tokens.revoke,
+    control_changes.TouchTokens: tokens.touch,
+    control_changes.KeepLogs: log_records.keep,
+    control_changes.ForgetLogs: log_records.forget,
 }
 
 _CHECK_BY_THEMSELVES = changes.AppendEvents | changes.EndRun | changes.DeliverInjections | changes.ReleaseRun

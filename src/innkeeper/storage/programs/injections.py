@@ -39,7 +39,7 @@ from innkeeper.core.injections import LIFETIME, InjectedMessage, Injection, Inje
 from innkeeper.core.messages import Message
 from innkeeper.core.times import Instant
 from innkeeper.storage import schema
-from innkeeper.storage.programs import claims, logs, sessions
+from innkeeper.storage.programs import claims, logs, session_events, sessions
 from innkeeper.storage.records import dumps, loads
 from innkeeper.storage.statements import Program, Query, Statement, unindexed
 
@@ -261,6 +261,7 @@ def _payloads(found: Sequence[InjectedMessage], *, were_deferred: bool = False) 
 def deliver(change: DeliverInjections, fence: Fence | None) -> Program:
     """Done again, after an answer that was lost, it changes nothing and answers the same."""
     assert fence is not None, "a run's log is written by its owner only"
+    cell = yield from session_events.lock(change.session_key)
     held = yield logs.holds(fence)
     if not held:
         return Stale()
@@ -275,6 +276,9 @@ def deliver(change: DeliverInjections, fence: Fence | None) -> Program:
         yield from logs.extend(fence, segment, change.now)
         for index, message in enumerate(found):
             yield Query(_SEEN, {"by_id": message.id, "new_seq": segment.first_seq + index})
+        if cell is not None:
+            notes = session_events.noted(fence.run_id, segment.payloads(), segment.first_seq, change.now)
+            yield from session_events.append(cell, notes)
     return Delivered(found, segment)
 
 

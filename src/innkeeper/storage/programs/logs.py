@@ -10,6 +10,7 @@ from innkeeper.core.changes import AppendEvents, Done, Fence, Segment, Stale
 from innkeeper.core.errors import RunConflict
 from innkeeper.core.times import Instant
 from innkeeper.storage import schema
+from innkeeper.storage.programs import session_events
 from innkeeper.storage.records import digest
 from innkeeper.storage.statements import Program, Query, Statement
 
@@ -63,8 +64,12 @@ def extend(fence: Fence, segment: Segment, now: Instant) -> Program:
 def append(change: AppendEvents, fence: Fence | None) -> Program:
     """Done again, after an answer that was lost, it changes nothing."""
     assert fence is not None, "a run's log is written by its owner only"
-    segment = change.segment
+    segment, cell = change.segment, None
+    if change.notes:
+        cell = yield from session_events.lock(change.session_key)
     if (yield from extend(fence, segment, change.now)):
+        if cell is not None:
+            yield from session_events.append(cell, change.notes)
         return Done()
     rows = yield holds(fence)
     if not rows:

@@ -31,7 +31,10 @@ from innkeeper.core.changes import (
     Taken,
     TakeQueued,
 )
+from innkeeper.core.control_changes import CreateEngine, CreateToken, KeepLogs
 from innkeeper.storage import schema
+from innkeeper.storage.programs import log_records
+from innkeeper.storage.programs.control_proofs import control_proof
 from innkeeper.storage.statements import Query, Statement
 
 _sessions, _messages, _runs, _credits = schema.sessions, schema.messages, schema.runs, schema.credit_records
@@ -45,6 +48,13 @@ _BEGUN = Statement(
     returns=True,
 )
 _INJECTION = Statement(select(schema.injections.c.id).where(schema.injections.c.id == bindparam("by_id")), returns=True)
+_ENGINE = Statement(select(schema.engines.c.id).where(schema.engines.c.id == bindparam("by_id")), returns=True)
+_TOKEN = Statement(
+    select(schema.tokens.c.id).where(
+        schema.tokens.c.id == bindparam("by_id"), schema.tokens.c.digest == bindparam("by_digest")
+    ),
+    returns=True,
+)
 _claims = schema.idempotency_keys
 _CLAIM = Statement(
     select(_claims.c.key).where(
@@ -91,10 +101,17 @@ def proof(changes: Sequence[Change], outcomes: Iterable[Outcome]) -> Query | Non
                 return Query(_SESSION, {"by_key": session.key})
             case AppendMessages(session_key=key, now=now), Appended(messages=(first, *_)):
                 return Query(_MESSAGE, {"by_key": key, "by_position": first.position, "by_created_at": now})
+            case CreateEngine(engine=engine), Done():
+                return Query(_ENGINE, {"by_id": engine.id})
+            case CreateToken(token=token, digest=digest), _:
+                return Query(_TOKEN, {"by_id": token.id, "by_digest": digest})
+            case KeepLogs(records=(line, *_)), _:
+                return Query(log_records.FIND, {"by_id": line.id})
             case RecordCredits(records=(record, *_)), _:
                 return Query(_CREDIT, {"by_id": record.id})
             case _:
-                pass
+                if (told := control_proof(change, outcome)) is not None:
+                    return told
     return None
 
 

@@ -16,7 +16,7 @@ from innkeeper.core.runs import Plan, RunStatus
 from innkeeper.core.times import Instant
 from innkeeper.core.transcripts import HistoryMode, Transcript, sort
 from innkeeper.storage import schema
-from innkeeper.storage.programs import conversations, injections, logs, sessions
+from innkeeper.storage.programs import conversations, injections, logs, session_events, sessions
 from innkeeper.storage.programs.runs import NEXT, NOBODY
 from innkeeper.storage.records import RUN_COLUMNS, plan_of, run_of
 from innkeeper.storage.statements import Program, Query, Statement
@@ -40,9 +40,9 @@ _BEGIN = Statement(
     returns=True,
 )
 _BEFORE = Statement(
-    select(_table.c.started_at, _table.c.started_sequence, _table.c.agent_name).where(
-        _table.c.id == bindparam("by_id")
-    ),
+    select(
+        _table.c.started_at, _table.c.started_sequence, _table.c.agent_name, _table.c.endpoint, _table.c.attempt
+    ).where(_table.c.id == bindparam("by_id")),
     returns=True,
 )
 _OLDEST = Statement(
@@ -103,22 +103,25 @@ def take(change: TakeQueued, fence: Fence | None) -> Program:
 def _begin(
     cell: dict[str, Any], run_id: str, worker: str, now: Instant, transcript: Transcript, history: HistoryMode
 ) -> Program:
-    ((started_at, started_sequence, agent_name),) = yield Query(_BEFORE, {"by_id": run_id})
+    rows = yield Query(_BEFORE, {"by_id": run_id})
+    ((started_at, started_sequence, agent_name, endpoint, attempt),) = rows
     is_first = started_at is None
-    if is_first:
-        cell["sequence"] += 1
+    place = cell["sequence"] + 1
     began = yield Query(
         _BEGIN,
         {
             "by_id": run_id,
             "new_worker": worker,
             "new_started_at": now if is_first else started_at,
-            "new_started_sequence": cell["sequence"] if is_first else started_sequence,
+            "new_started_sequence": place if is_first else started_sequence,
         },
     )
     if not began:
         return Missing()
     ((epoch, _, last_seq),) = began
+    began_now = session_events.run_started(run_id, agent_name, endpoint, now)
+    note = began_now if is_first else session_events.run_resumed(run_id, agent_name, attempt + 1, now)
+    yield from session_events.log(cell, (note,))
     rows = yield injections.waiting_for(cell, agent_name, now)
     segment = None
     if is_first:
@@ -145,5 +148,6 @@ def _join(
         injected, payloads = yield from injections.join(rows, fence.run_id, cell["key"], last_seq)
         segment = Segment(last_seq + 1, len(payloads), b"\n".join(payloads))
         yield from logs.extend(fence, segment, now)
+        yield from session_events.log(cell, session_events.noted(fence.run_id, payloads, last_seq + 1, now))
     yield from conversations.continue_with(cell, transcript, history, now, fence.run_id, injected)
     return segment

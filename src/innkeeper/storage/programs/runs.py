@@ -22,10 +22,12 @@ from innkeeper.core.changes import (
     Steered,
 )
 from innkeeper.core.errors import RunConflict, TooBusy
+from innkeeper.core.events import shown_usage
 from innkeeper.core.runs import Run, RunStatus
+from innkeeper.core.session_events import Note
 from innkeeper.core.usage import CreditRecord
 from innkeeper.storage import schema
-from innkeeper.storage.programs import claims, conversations, deliveries, injections, sessions
+from innkeeper.storage.programs import claims, conversations, deliveries, engines, injections, session_events, sessions
 from innkeeper.storage.programs.logs import is_mine, mine
 from innkeeper.storage.records import dumps, messages_body, plain, plan_text
 from innkeeper.storage.statements import Program, Query, Statement
@@ -154,6 +156,8 @@ def accept(change: AcceptRun, fence: Fence | None) -> Program:
                 interrupts = yield from _make_way(cell["key"])
     if cell is None:
         cell = sessions.fresh(change.new_session, recorded=change.recorded)
+    if change.engine_id is not None:
+        yield from engines.execute(change.engine_id, cell["key"], run.id)
     cell["turns"] += 1
     cell["updated_at"] = run.created_at
     cell["agent_name"] = run.agent_name
@@ -173,12 +177,16 @@ def accept(change: AcceptRun, fence: Fence | None) -> Program:
 def _open(change: AcceptRun, cell: Cells) -> Program:
     """The run begins at once: what was injected before it and what was said join the history; its first segment."""
     run, first, injected = change.run, change.first, []
+    yield from session_events.log(
+        cell, (session_events.run_started(run.id, run.agent_name, run.endpoint, run.created_at),)
+    )
+    cell["started_sequence"] = cell["sequence"]
     rows = yield injections.waiting_for(cell, run.agent_name, run.created_at)
     if rows:
         injected, payloads = yield from injections.join(rows, run.id, cell["key"], first.last_seq)
+        yield from session_events.log(cell, session_events.noted(run.id, payloads, first.last_seq + 1, run.created_at))
         first = Segment(first.first_seq, first.count + len(payloads), b"\n".join((first.data, *payloads)))
     yield from conversations.continue_with(cell, change.transcript, change.history, run.created_at, run.id, injected)
-    cell["sequence"] += 1
     return first
 
 
@@ -241,6 +249,7 @@ def _placed(run: Run, cell: Mapping[str, Any], status: RunStatus, first: Segment
         input=run.input,
         metadata=run.metadata,
         background=run.background,
+        own_trace_id=run.own_trace_id,
         started_at=run.created_at if status is RunStatus.RUNNING else None,
         last_seq=first.last_seq,
     )
@@ -277,7 +286,7 @@ def _run_cells(change: AcceptRun, cell: Mapping[str, Any], status: RunStatus, fi
         "created_at": run.created_at,
         "started_at": run.created_at if status is RunStatus.RUNNING else None,
         "ended_at": None,
-        "started_sequence": cell["sequence"] if status is RunStatus.RUNNING else None,
+        "started_sequence": cell["started_sequence"] if status is RunStatus.RUNNING else None,
         "ended_sequence": None,
         "opening": first.data,
         "closing": None,
@@ -286,6 +295,7 @@ def _run_cells(change: AcceptRun, cell: Mapping[str, Any], status: RunStatus, fi
         "webhook": change.webhook,
         "injections": 0,
         "cancel_requested": 0,
+        "trace_id": run.own_trace_id,
     }
 
 
@@ -293,9 +303,8 @@ def end(change: EndRun, fence: Fence | None) -> Program:
     """Done again, after an answer that was lost, it changes nothing and answers the same."""
     assert fence is not None, "a run is ended by its owner only"
     locked = yield Query(sessions.LOCK_COUNTED, {"by_key": change.session_key})
-    cell = sessions.counted(change.session_key, locked[0]) if locked else {"sequence": 0}
-    cell["sequence"] += 1
-    rows = yield Query(_END, _end_cells(change, fence, cell["sequence"]))
+    cell = sessions.counted(change.session_key, locked[0]) if locked else {"sequence": 0, "recorded": 0}
+    rows = yield Query(_END, _end_cells(change, fence, cell["sequence"] + len(change.notes) + 1))
     if not rows:
         return (yield from _ended_before(change, fence))
     recorded, *owner, webhook, injected, next_run_id = rows[0]
@@ -304,6 +313,7 @@ def end(change: EndRun, fence: Fence | None) -> Program:
     if webhook is not None:
         yield deliveries.due(change.run_id, webhook, change.now)
     if recorded:
+        yield from session_events.log(cell, (*change.notes, _ended_note(change, owner[-1])))
         yield from _end_session(change, cell)
     else:
         yield from sessions.forget(change.session_key)
@@ -311,6 +321,17 @@ def end(change: EndRun, fence: Fence | None) -> Program:
     for record in change.records:
         yield _credit_query(change.run_id, owner, record)
     return Ended(next_run_id, webhook is not None)
+
+
+def _ended_note(change: EndRun, agent_name: str) -> Note:
+    error, usage = change.error, change.usage
+    told: dict[str, object] = {
+        "status": change.status,
+        "error": None if error is None else {"code": error.code, "message": error.message},
+        "usage": shown_usage(usage),
+        "steps": change.steps,
+    }
+    return session_events.run_ended(change.run_id, agent_name, told, change.now)
 
 
 def _ended_before(change: EndRun, fence: Fence) -> Program:

@@ -12,6 +12,7 @@ from innkeeper.core.errors import RunConflict
 from innkeeper.core.sessions import Session
 from innkeeper.core.times import Instant
 from innkeeper.storage import schema
+from innkeeper.storage.programs import commands, engines, sources
 from innkeeper.storage.records import SESSION_COLUMNS, dumps, session_of
 from innkeeper.storage.statements import Program, Query, Row, Statement
 
@@ -51,6 +52,7 @@ _MOVED = (
     "sequence",
     "input_tokens",
     "output_tokens",
+    "last_event_at",
 )
 _MOVING = tuple((f"new_{name}", name) for name in _MOVED)
 ADVANCE = Statement(
@@ -79,8 +81,11 @@ _COUNTED = (
     "input_tokens",
     "output_tokens",
     "last_message_at",
+    "last_event_at",
+    "recorded",
     "head_branch",
 )
+_STAYS = ("head_branch", "recorded")
 LOCK_COUNTED = Statement(
     select(*(_table.c[name] for name in _COUNTED)).where(_table.c.key == bindparam("by_key")).with_for_update(),
     returns=True,
@@ -89,11 +94,10 @@ COUNT = Statement(
     update(_table)
     .where(_table.c.key == bindparam("key"))
     .values(
-        {name: bindparam(f"new_{name}") for name in _COUNTED if name != "head_branch"}
+        {name: bindparam(f"new_{name}") for name in _COUNTED if name not in _STAYS}
         | {"updated_at": bindparam("new_updated_at")}
     )
 )
-INSERT_EVENT = Statement(insert(schema.session_events))
 _runs_of_session = select(schema.runs.c.id).where(schema.runs.c.session_key == bindparam("by_key"))
 _DELETES = (
     Statement(delete(schema.segments).where(schema.segments.c.run_id.in_(_runs_of_session))),
@@ -149,6 +153,8 @@ def fresh(session: Session, *, recorded: bool = True) -> dict[str, Any]:
         "sequence": 0,
         "input_tokens": 0,
         "output_tokens": 0,
+        "last_event_at": 0,
+        "token_digest": None,
     }
 
 
@@ -195,28 +201,8 @@ def count(cell: Mapping[str, Any], now: Instant) -> Query:
             "new_input_tokens": cell["input_tokens"],
             "new_output_tokens": cell["output_tokens"],
             "new_last_message_at": cell["last_message_at"],
+            "new_last_event_at": cell["last_event_at"],
             "new_updated_at": now,
-        },
-    )
-
-
-def log_event(
-    cell: dict[str, Any], event_id: str, event_type: str, data: Mapping[str, Any], now: Instant, run_id: str
-) -> Query:
-    """Append to the session's log; takes the next `sequence` from `cell`, which the caller writes back."""
-    cell["sequence"] += 1
-    return Query(
-        INSERT_EVENT,
-        {
-            "session_key": cell["key"],
-            "sequence": cell["sequence"],
-            "event_id": event_id,
-            "event_type": event_type,
-            "run_id": run_id,
-            "data": dumps(data),
-            "metadata": "{}",
-            "source": "server",
-            "created_at": now,
         },
     )
 
@@ -225,7 +211,7 @@ def create(change: CreateSession, fence: Fence | None) -> Program:
     rows = yield find(change.session, names_user=True)
     if rows:
         raise RunConflict(f"Session {change.session.id!r} exists already.", param="session_id")
-    yield Query(INSERT, fresh(change.session))
+    yield Query(INSERT, {**fresh(change.session), "token_digest": change.token_digest})
     return Done(change.session)
 
 
@@ -254,6 +240,9 @@ def remove(change: DeleteSession, fence: Fence | None) -> Program:
         return Missing()
     for statement in (_LOCK_RUNS, *_DELETES, _DELETE_DELIVERIES, _DELETE_RUNS):
         yield Query(statement, {"by_key": change.session_key})
+    for statement in (commands.FORGET, *sources.FORGET):
+        yield Query(statement, {"by_key": change.session_key})
+    yield engines.remove_all(change.session_key)
     return Done()
 
 

@@ -11,18 +11,23 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from innkeeper.core.changes import AcceptRun, AppendEvents, AppendMessages, Change, EndRun, Fence, Outcome
+from innkeeper.core.control_changes import KeepLogs
 from innkeeper.core.errors import InnkeeperError, StorageUnavailable
 from innkeeper.storage.programs import call
 from innkeeper.storage.sqlite.files import is_locked, storage_error
 
 MAX_BATCH = 64
 LARGE_BATCH = 128 * 1024
+_ROW = 1024
+"""What a row costs beside its text, as so many bytes."""
+
 LOCK_PATIENCE = 5.0
 _RETRY_EVERY = 0.01
 
@@ -30,7 +35,7 @@ Outcomes = tuple[Outcome, ...]
 
 
 class _Entry:
-    __slots__ = ("changes", "failure", "fence", "future", "is_alone", "outcomes", "wrote")
+    __slots__ = ("began", "changes", "failure", "fence", "future", "is_alone", "outcomes", "wrote")
 
     def __init__(self, changes: Sequence[Change], fence: Fence | None, future: asyncio.Future[Outcomes]) -> None:
         self.changes = changes
@@ -40,13 +45,18 @@ class _Entry:
         self.failure: BaseException | None = None
         self.wrote = False
         self.is_alone = False
+        self.began = time.perf_counter()
 
 
 class SqliteJournal:
     """Implements `ports.journal.Journal`; bound to the event loop that makes the calls."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, on_commit: Callable[[float], None] = lambda seconds: None
+    ) -> None:
+        """`on_commit` is told how long each call that was not refused took, in seconds."""
         self._connection = connection
+        self._on_commit = on_commit
         self._cursor = connection.cursor()
         self._queue: deque[_Entry] = deque()
         self._thread = ThreadPoolExecutor(1, "innkeeper-writer")
@@ -182,8 +192,8 @@ class SqliteJournal:
             connection.execute("RELEASE entry")
         return True
 
-    @staticmethod
-    def _answer(batch: list[_Entry]) -> None:
+    def _answer(self, batch: list[_Entry]) -> None:
+        now = time.perf_counter()
         for entry in batch:
             if entry.future.done():
                 continue
@@ -191,6 +201,7 @@ class SqliteJournal:
                 entry.future.set_exception(entry.failure)
             else:
                 entry.future.set_result(entry.outcomes)
+                self._on_commit(now - entry.began)
 
     def close(self, *, waits: bool = True) -> None:
         """Refuse further calls, and wait for the commit that is under way."""
@@ -212,6 +223,8 @@ def _weight_of(change: Change) -> int:
     if isinstance(change, AcceptRun):
         transcript = change.transcript
         return sum(len(message.content or "") for message in (*transcript.before, *transcript.new))
+    if isinstance(change, KeepLogs):
+        return sum(len(record.message) + _ROW for record in change.records)
     if isinstance(change, AppendMessages):
         return sum(len(message.content or "") for message in change.messages)
     return 0

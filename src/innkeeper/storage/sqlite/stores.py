@@ -5,17 +5,28 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from innkeeper.core.errors import StoreInUse
+from innkeeper.storage.command_readers import StoredCommands
+from innkeeper.storage.engine_readers import StoredEngines
+from innkeeper.storage.event_readers import StoredEvents
+from innkeeper.storage.figure_readers import StoredFigures
+from innkeeper.storage.log_readers import StoredLogs
 from innkeeper.storage.migrations import HEAD, current_sqlite_revision, migrate_sqlite
 from innkeeper.storage.readers import StoredInjections, StoredRuns, StoredSessions, StoredWorkers
+from innkeeper.storage.source_readers import StoredSources
 from innkeeper.storage.sqlite.checkpoints import Checkpoints
 from innkeeper.storage.sqlite.files import StoreLock, connect, prepare_folder, storage_error
 from innkeeper.storage.sqlite.journals import SqliteJournal
 from innkeeper.storage.statements import Rows, Statement
+from innkeeper.storage.token_readers import StoredTokens
+
+_BESIDE_PATIENCE, _BESIDE_PAUSE = 5.0, 0.02
 
 
 class SqliteFetch:
@@ -60,8 +71,9 @@ class SqliteStore:
 
     is_shared = False
 
-    def __init__(self, database: Path) -> None:
+    def __init__(self, database: Path, *, on_commit: Callable[[float], None] = lambda seconds: None) -> None:
         self.database = database
+        self._on_commit = on_commit
         self._lock = StoreLock(database)
 
     @property
@@ -69,25 +81,58 @@ class SqliteStore:
         """How the store is called in what people read."""
         return f"SQLite, {self.database}"
 
-    async def open(self) -> None:
+    async def open(self, *, serves: bool = True) -> None:
         """Take the lock, bring the schema up to date, open the connections.
 
+        A tool, which does not serve, reads and writes beside whoever does; it takes the lock only where the tables
+        are missing or old, and only until they are not.
         Raises: SetupError (StoreInUse among them).
         """
         prepare_folder(self.database)
-        self._lock.acquire()
-        try:
-            writer = self._migrated()
-        except BaseException:
-            self._lock.release()
-            raise
+        writer = self._opened_to_serve() if serves else await self._opened_beside()
         self._fetch = SqliteFetch(self.database)
-        self.journal = SqliteJournal(writer)
-        self._checkpoints = Checkpoints(self.database, lambda journal=self.journal: journal.batches)  # type: ignore[misc]
+        self.journal = SqliteJournal(writer, self._on_commit)
+        self._checkpoints = (
+            Checkpoints(self.database, lambda journal=self.journal: journal.batches)  # type: ignore[misc]
+            if serves
+            else None
+        )
         self.sessions = StoredSessions(self._fetch)
         self.runs = StoredRuns(self._fetch)
         self.injections = StoredInjections(self._fetch)
+        self.events = StoredEvents(self._fetch)
+        self.commands = StoredCommands(self._fetch)
+        self.sources = StoredSources(self._fetch)
+        self.engines = StoredEngines(self._fetch)
+        self.tokens = StoredTokens(self._fetch)
+        self.logs = StoredLogs(self._fetch)
         self.workers = StoredWorkers(self._fetch)
+        self.counts = StoredFigures(self._fetch)
+
+    def _opened_to_serve(self) -> sqlite3.Connection:
+        self._lock.acquire()
+        try:
+            return self._migrated()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    async def _opened_beside(self) -> sqlite3.Connection:
+        """Another tool, or a server, may be making the tables of a new database just now; so it is tried again."""
+        deadline = time.monotonic() + _BESIDE_PATIENCE
+        while True:
+            connection = connect(self.database)
+            if current_sqlite_revision(connection) == HEAD:
+                return connection
+            connection.close()
+            try:
+                self._opened_to_serve().close()
+            except StoreInUse:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(_BESIDE_PAUSE)
+            finally:
+                self._lock.release()
 
     def _migrated(self) -> sqlite3.Connection:
         connection = connect(self.database)
@@ -121,13 +166,15 @@ class SqliteStore:
 
         Waits for nothing, because the garbage collector may ask for it, in any thread.
         """
-        self._checkpoints.close(waits=False)
+        if self._checkpoints is not None:
+            self._checkpoints.close(waits=False)
         self.journal.close(waits=False)
         self._fetch.close(waits=False)
         self._lock.release()
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._checkpoints.close)
+        if self._checkpoints is not None:
+            await asyncio.to_thread(self._checkpoints.close)
         await asyncio.to_thread(self.journal.close)
         await asyncio.to_thread(self._fetch.close)
         self._lock.release()

@@ -89,7 +89,7 @@ def _commands() -> None:
         sa.Column("parameters", sa.Text(), nullable=False),
         sa.Column("metadata", sa.Text(), nullable=False),
         sa.Column("handler", sa.String(), nullable=True),
-        sa.Column("priority", sa.SmallInteger(), nullable=False),
+        sa.Column("rank", sa.SmallInteger(), nullable=False),
         sa.Column("timeout", sa.BigInteger(), nullable=False),
         sa.Column("depth", sa.SmallInteger(), nullable=False),
         sa.Column("status", sa.String(), nullable=False),
@@ -106,7 +106,7 @@ def _commands() -> None:
         sa.Column("ended_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )
-    _index("commands_in_queue", "commands", ["priority", "id"], where="status = 'queued' AND waits_for IS NULL")
+    _index("commands_in_queue", "commands", ["rank", "id"], where="status = 'queued' AND waits_for IS NULL")
     _index("commands_held", "commands", ["worker"], where="status = 'executing'")
     op.create_index("commands_of_sessions", "commands", ["session_key", "id"])
     _index("commands_of_traces", "commands", ["trace_id"], where="trace_id IS NOT NULL")

@@ -1,0 +1,163 @@
+"""Messaging: the bus in Python. Handlers of an application or of the whole process, commands and events from code.
+
+`bus` is process-wide, as `register_agent` is: its handlers serve every app of this process, and what is executed or
+published through it goes to the app that is served here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from innkeeper.core.commands import DEFAULT_TIMEOUT, CommandStatus
+from innkeeper.core.context import get_context
+from innkeeper.core.errors import CommandFailed, RunConflict, SessionNotFound, SetupError
+from innkeeper.core.handling import Command, Event, told_by
+from innkeeper.core.identity import LOCAL_CALLER, Caller
+from innkeeper.core.sessions import Session
+from innkeeper.services.commands import NewCommand
+from innkeeper.services.handlers import Function, Handlers
+from innkeeper.services.handling import current_command
+from innkeeper.services.session_log import NewEvent
+from innkeeper.wiring import Started, kernels
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+Decorator = Callable[..., Callable[[F], F]]
+
+DEFAULT_SESSION = "bus"
+"""The session of what is executed and published where none is named and none is at hand."""
+
+
+class Bus:
+    """Registers handlers, executes commands and publishes events, in this process."""
+
+    def __init__(self) -> None:
+        self.handlers = Handlers()
+        self.command = command_decorator(self.handlers)
+        self.event = event_decorator(self.handlers)
+
+    def register_command_handler(
+        self, kind: str | type[Command], handler: Function, session_id: str | None = None, *, idempotent: bool = False
+    ) -> None:
+        """Call `handler` with each command of a type; with a `session_id`, with those of that session only.
+
+        `kind` is a subclass of `Command`, of which the handler is then given an instance, or the type's name. An
+        `idempotent` handler is called again where its process dies; any other leaves its command failed.
+
+        Raises: HandlerConflict for a second one in the same scope; Invalid for a type that cannot be named.
+        """
+        self.handlers.add_command(kind, handler, session_id=session_id, is_idempotent=idempotent)
+
+    def register_event_handler(
+        self, kind: str | type[Event], handler: Function, session_id: str | None = None, *, idempotent: bool = False
+    ) -> None:
+        """Call `handler`, beside others, with each event of a type; see `register_command_handler`."""
+        self.handlers.add_event(kind, handler, session_id=session_id, is_idempotent=idempotent)
+
+    def unregister_command_handler(self, kind: str | type[Command], session_id: str | None = None) -> bool:
+        """Whether there was one."""
+        return self.handlers.remove_command(kind, session_id=session_id)
+
+    def unregister_event_handlers(self, kind: str | type[Event], session_id: str | None = None) -> bool:
+        """Whether there were any."""
+        return self.handlers.remove_event(kind, session_id=session_id)
+
+    async def execute(
+        self,
+        command: Command,
+        session_id: str | None = None,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,  # noqa: ASYNC109 - the server keeps it, wherever the command is executed
+    ) -> Any:
+        """What the handler of a command returns, as JSON has it.
+
+        The session is the one named, else that of the handler or the run that this is called from, else `bus`.
+
+        Raises: HandlerNotFound; CommandFailed if it fails, is cancelled, or does not end within `timeout` seconds;
+        SessionNotFound; SetupError where no app of Innkeeper is served in this process.
+        """
+        started = await _started()
+        caller, session = await _place(started, session_id)
+        command_type, parameters = told_by(command)
+        asked = NewCommand(command_type, parameters, dict(command.metadata), timeout=timeout)
+        (accepted, *_), _ = await started.control.commands.accept(caller, session, [asked])
+        ended = await started.control.commands.wait(caller, session, accepted.id, timeout + 60.0)
+        if ended.status is CommandStatus.COMPLETED:
+            return ended.result
+        told = ended.error.message if ended.error is not None else f"It is {ended.status.value}."
+        raise CommandFailed(f"{command_type}: {told}", details={"command_id": ended.id, "status": ended.status.value})
+
+    async def publish(self, event: Event, session_id: str | None = None) -> str:
+        """Add an event to a session's log, and have its handlers called; returns its id. See `execute` for the session.
+
+        Raises: Invalid; SessionNotFound; SetupError.
+        """
+        started = await _started()
+        caller, session = await _place(started, session_id)
+        event_type, data = told_by(event)
+        stored, _ = await started.control.log.publish(
+            caller, session, NewEvent(event_type, data, dict(event.metadata), "handler")
+        )
+        return stored.event_id
+
+
+async def _started() -> Started:
+    """The services of the app that is served here; one that has been made and not started yet is started."""
+    here = [kernel for kernel in kernels if kernel.is_started_here]
+    if not here and len(kernels) != 1:
+        raise SetupError("No app of Innkeeper is served on this event loop. Make one with create_app() and enter it.")
+    return await (here or list(kernels))[-1].start()
+
+
+async def _place(started: Started, session_id: str | None) -> tuple[Caller, Session]:
+    """On whose behalf, and in which session."""
+    cause, context = current_command(), get_context()
+    owner = cause.owner if cause is not None else None if context is None else context.owner
+    caller = LOCAL_CALLER if owner is None else Caller(owner)
+    if session_id is None:
+        session_id = cause.session_id if cause is not None else None if context is None else context.session_id
+    if session_id is not None:
+        return caller, await started.sessions.get(caller, session_id)
+    try:
+        return caller, await started.sessions.get(caller, DEFAULT_SESSION)
+    except SessionNotFound:
+        try:
+            return caller, (await started.sessions.create(caller, session_id=DEFAULT_SESSION)).session
+        except RunConflict:
+            return caller, await started.sessions.get(caller, DEFAULT_SESSION)
+
+
+def command_decorator(handlers: Handlers) -> Decorator[Any]:
+    """`@app.command(kind)` for an application."""
+
+    def command(
+        kind: str | type[Command], *, session_id: str | None = None, idempotent: bool = False
+    ) -> Callable[[F], F]:
+        """Make a function the handler of a type's commands; see `Bus.register_command_handler`."""
+
+        def register(function: F) -> F:
+            handlers.add_command(kind, function, session_id=session_id, is_idempotent=idempotent)
+            return function
+
+        return register
+
+    return command
+
+
+def event_decorator(handlers: Handlers) -> Decorator[Any]:
+    """`@app.event(kind)` for an application."""
+
+    def event(kind: str | type[Event], *, session_id: str | None = None, idempotent: bool = False) -> Callable[[F], F]:
+        """Have a function called with a type's events; see `Bus.register_event_handler`."""
+
+        def register(function: F) -> F:
+            handlers.add_event(kind, function, session_id=session_id, is_idempotent=idempotent)
+            return function
+
+        return register
+
+    return event
+
+
+bus = Bus()

@@ -1,0 +1,1 @@
+"""The control plane under /api: a module a noun."""

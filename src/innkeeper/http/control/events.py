@@ -1,0 +1,124 @@
+"""Events of a session: published by clients, and read in pages. The live stream is in `http.control.streams`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import Query, Request, Response
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from innkeeper.core.errors import (
+    EventNotFound,
+    Forbidden,
+    IdempotencyMismatch,
+    Invalid,
+    PayloadTooLarge,
+    SessionNotFound,
+    StorageUnavailable,
+    Unauthorized,
+    UnsupportedMediaType,
+)
+from innkeeper.core.session_events import EventFilter
+from innkeeper.core.times import Instant
+from innkeeper.http.claims import REPLAYED, claim_of
+from innkeeper.http.control.commands import TypeName
+from innkeeper.http.control.event_frames import shown
+from innkeeper.http.control.views import EventView
+from innkeeper.http.deps import MAX_CURSOR, CallerDep, Limit, ServicesDep
+from innkeeper.http.problems import problems
+from innkeeper.http.routes import needs, surface
+from innkeeper.services.session_log import NewEvent
+
+router = surface(prefix="/api/sessions/{session_id}/events", tags=["Control: events"])
+
+_READS = problems(Unauthorized, Forbidden, SessionNotFound, EventNotFound, Invalid, StorageUnavailable)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class NewEventRequest(BaseModel):
+    """An event of a client's own. Types that the server itself tells of, such as `run_ended`, are refused."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "event_type": "DummyEngineStatusUpdate",
+                    "data": {"status": "processing"},
+                    "metadata": {"source": "engine", "priority": "normal"},
+                }
+            ]
+        }
+    )
+
+    event_type: TypeName
+    data: dict[str, Any] = Field(default_factory=dict)
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class EventList(BaseModel):
+    """`total` counts all events that fit, not only those of this page."""
+
+    events: list[EventView]
+    total: int
+
+
+def instant_of(moment: datetime | None) -> Instant | None:
+    """Microseconds since the epoch."""
+    if moment is None:
+        return None
+    since = moment - _EPOCH
+    return Instant((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds)
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=EventView,
+    responses=problems(
+        Unauthorized, Forbidden, SessionNotFound, Invalid, IdempotencyMismatch, PayloadTooLarge, UnsupportedMediaType,
+        StorageUnavailable,
+    ),
+    openapi_extra=needs("control:write"),
+)  # fmt: skip
+async def publish_event(
+    session_id: str,
+    body: NewEventRequest,
+    request: Request,
+    response: Response,
+    caller: CallerDep,
+    services: ServicesDep,
+) -> Any:
+    """Add an event to the session's log. It is stored before the answer; its handlers are called after."""
+    session = await services.sessions.get(caller, session_id)
+    claim = claim_of(request, request.scope["innkeeper.body"])
+    event, is_repeated = await services.control.log.publish(
+        caller, session, NewEvent(body.event_type, body.data, body.metadata), claim
+    )
+    if is_repeated:
+        response.headers[REPLAYED] = "true"
+    return shown(event)
+
+
+@router.get("", response_model=EventList, responses=_READS, openapi_extra=needs("control:read"))
+async def list_events(
+    session_id: str,
+    caller: CallerDep,
+    services: ServicesDep,
+    event_type: Annotated[str | None, Query(max_length=128)] = None,
+    after: Annotated[int, Query(ge=0, le=MAX_CURSOR, description="Only events beyond this `sequence`.")] = 0,
+    since: Annotated[AwareDatetime | None, Query(description="Only events from this moment on.")] = None,
+    until: Annotated[AwareDatetime | None, Query(description="Only events before this moment.")] = None,
+    limit: Limit = 50,
+    offset: Annotated[int, Query(ge=0, le=MAX_CURSOR)] = 0,
+) -> Any:
+    """The session's events, oldest first. To read on, give the last `sequence` as `after`."""
+    wanted = EventFilter(event_type, after, instant_of(since), instant_of(until))
+    page, total = await services.control.log.page(caller, session_id, wanted, limit=limit, offset=offset)
+    return {"events": [shown(event) for event in page], "total": total}
+
+
+@router.get("/{event_id}", response_model=EventView, responses=_READS, openapi_extra=needs("control:read"))
+async def get_event(session_id: str, event_id: str, caller: CallerDep, services: ServicesDep) -> Any:
+    """One event."""
+    return shown(await services.control.log.get(caller, session_id, event_id))

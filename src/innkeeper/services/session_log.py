@@ -1,0 +1,148 @@
+"""The session log: what happened in a session, read in pages, and events that clients and handlers add to it.
+
+An event is stored together with the reactions to it, so that no handler is forgotten by a crash in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from innkeeper.core.changes import Outcome, Repeated
+from innkeeper.core.claims import Claim
+from innkeeper.core.commands import MAX_DEPTH, Command, CommandStatus
+from innkeeper.core.control_changes import Published, PublishEvent
+from innkeeper.core.errors import EventNotFound, Invalid, SessionNotFound
+from innkeeper.core.events import json_bytes
+from innkeeper.core.identity import Caller
+from innkeeper.core.session_events import SERVER_TYPES, EventFilter, Note, SessionEvent, Source, sequence_of
+from innkeeper.core.sessions import Session
+from innkeeper.core.times import Instant
+from innkeeper.ports.journal import Journal
+from innkeeper.ports.readers import EventReader
+from innkeeper.services.command_queue import CommandQueue
+from innkeeper.services.handlers import checked_type
+from innkeeper.services.handling import Handling, current_command
+from innkeeper.services.sessions import Sessions
+
+MAX_DATA = 256 * 1024
+"""Bytes of JSON that an event may say."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event that somebody wants to publish."""
+
+    event_type: str
+    data: Mapping[str, object]
+    metadata: Mapping[str, object]
+    source: Source = "client"
+
+
+class SessionLog:
+    """The use cases of session events."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        sessions: Sessions,
+        events: EventReader,
+        handling: Handling,
+        queue: CommandQueue,
+        now: Callable[[], int],
+        new_id: Callable[[], str],
+        on_growth: Callable[[str], None],
+    ) -> None:
+        self._journal = journal
+        self._sessions = sessions
+        self._events = events
+        self._handling = handling
+        self._queue = queue
+        self._now = now
+        self._new_id = new_id
+        self._on_growth = on_growth
+
+    # reading
+
+    async def page(
+        self, caller: Caller, session_id: str, wanted: EventFilter, *, limit: int, offset: int = 0
+    ) -> tuple[Sequence[SessionEvent], int]:
+        """Oldest first, and how many fit in all. Raises: SessionNotFound."""
+        session = await self._sessions.get(caller, session_id)
+        return await self._events.page(session, wanted, limit=limit, offset=offset)
+
+    async def get(self, caller: Caller, session_id: str, event_id: str) -> SessionEvent:
+        """Raises: SessionNotFound, EventNotFound."""
+        session = await self._sessions.get(caller, session_id)
+        sequence = sequence_of(session.key, event_id)
+        event = None if sequence is None else await self._events.find(session, sequence)
+        if event is None:
+            raise EventNotFound(f"Event {event_id!r} does not exist in this session.", param="event_id")
+        return event
+
+    # publishing
+
+    async def publish(
+        self, caller: Caller, session: Session, new: NewEvent, claim: Claim | None = None
+    ) -> tuple[SessionEvent, bool]:
+        """Store an event with the reactions to it; and whether the same request had stored it before.
+
+        Raises: Invalid; SessionNotFound if the session was deleted meanwhile; IdempotencyMismatch; TooBusy.
+        """
+        _check(new)
+        cause = current_command()
+        note = Note(new.event_type, Instant(self._now()), new.data, new.source, metadata=new.metadata)
+        reactions = await self._reactions(caller, session, new.event_type, cause)
+        change = PublishEvent(session.key, note, reactions, self._queue.worker, claim, caller.owner)
+        (outcome,) = await self._journal.commit((change,))
+        if isinstance(outcome, Repeated):
+            return await self.get(caller, session.id, outcome.claimed.subject), True
+        return self._published(session.id, outcome), False
+
+    def _published(self, session_id: str, outcome: Outcome) -> SessionEvent:
+        if not isinstance(outcome, Published):
+            raise SessionNotFound(f"Session {session_id!r} does not exist.", param="session_id")
+        for command, hold in outcome.reactions:
+            self._queue.begin(command, hold)
+        self._queue.wake()
+        self._on_growth(outcome.event.session_key)
+        return outcome.event
+
+    async def _reactions(
+        self, caller: Caller, session: Session, event_type: str, cause: Command | None
+    ) -> tuple[Command, ...]:
+        names = await self._handling.find_events(session.key, session.id, event_type)
+        if not names:
+            return ()
+        depth = 0 if cause is None else cause.depth + 1
+        if depth > MAX_DEPTH:
+            raise Invalid(f"Events and commands caused each other {MAX_DEPTH} deep; this one is not published.")
+        room, now = self._queue.room(depth), Instant(self._now())
+        return tuple(
+            Command(
+                id=f"cmd_{self._new_id()}",
+                owner=caller.owner,
+                user_id=session.user_id,
+                session_key=session.key,
+                session_id=session.id,
+                command_type=event_type,
+                created_at=now,
+                kind="reaction",
+                handler=name,
+                depth=depth,
+                attempt=1 if index < room else 0,
+                status=CommandStatus.EXECUTING if index < room else CommandStatus.QUEUED,
+                started_at=now if index < room else None,
+            )
+            for index, name in enumerate(names)
+        )
+
+
+def _check(new: NewEvent) -> None:
+    checked_type(new.event_type, "event_type")
+    if new.event_type in SERVER_TYPES:
+        raise Invalid(f"event_type: {new.event_type} is told by the server alone; choose another.", param="event_type")
+    for name, told in (("data", new.data), ("metadata", new.metadata)):
+        if len(json_bytes(told)) > MAX_DATA:
+            raise Invalid(f"{name}: may have at most {MAX_DATA // 1024} KiB of JSON.", param=name)

@@ -1,0 +1,85 @@
+"""Command readers: commands found, waiting, and held."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import bindparam, func, literal_column, select
+
+from innkeeper.core.commands import Command, Hold
+from innkeeper.core.identity import Caller
+from innkeeper.storage import schema
+from innkeeper.storage.command_records import COMMAND_COLUMNS, command_of
+from innkeeper.storage.readers import Fetch
+from innkeeper.storage.statements import Statement
+
+_table = schema.commands
+_is_queued = (_table.c.status == literal_column("'queued'")) & _table.c.waits_for.is_(None)
+_is_executing = _table.c.status == literal_column("'executing'")
+_FIND = Statement(
+    select(*COMMAND_COLUMNS).where(
+        _table.c.id == bindparam("by_id"),
+        _table.c.organization == bindparam("by_organization"),
+        _table.c.owner == bindparam("by_owner"),
+        _table.c.session_key == bindparam("by_key"),
+        _table.c.kind == literal_column("'command'"),
+    ),
+    returns=True,
+)
+_HAS_QUEUED = Statement(
+    select(literal_column("1")).select_from(_table).where(_is_queued).limit(literal_column("1")), returns=True
+)
+_CANCELLED = Statement(
+    select(_table.c.id).where(
+        _table.c.worker == bindparam("by_worker"), _is_executing, _table.c.cancel_requested == literal_column("1")
+    ),
+    returns=True,
+)
+_HELD = Statement(
+    select(*COMMAND_COLUMNS, _table.c.epoch).where(_table.c.worker == bindparam("by_worker"), _is_executing),
+    returns=True,
+)
+_OPEN_IN = Statement(
+    select(*COMMAND_COLUMNS)
+    .where(_table.c.session_key == bindparam("by_key"), _table.c.ended_at.is_(None))
+    .order_by(_table.c.id),
+    returns=True,
+)
+_COUNT_QUEUED = Statement(select(func.count()).select_from(_table).where(_is_queued), returns=True)
+_COUNT_EXECUTING = Statement(select(func.count()).select_from(_table).where(_is_executing), returns=True)
+
+
+class StoredCommands:
+    """Implements `ports.readers.CommandReader`."""
+
+    def __init__(self, fetch: Fetch) -> None:
+        self._fetch = fetch
+
+    async def find(self, caller: Caller, session_key: str, command_id: str) -> Command | None:
+        values = {
+            "by_id": command_id,
+            "by_organization": caller.owner.organization,
+            "by_owner": caller.owner.user,
+            "by_key": session_key,
+        }
+        rows = await self._fetch(_FIND, values, is_quick=True)
+        return command_of(rows[0]) if rows else None
+
+    async def has_queued(self) -> bool:
+        return bool(await self._fetch(_HAS_QUEUED, {}, is_quick=True))
+
+    async def cancelled(self, worker: str) -> Sequence[str]:
+        return [row[0] for row in await self._fetch(_CANCELLED, {"by_worker": worker}, is_quick=True)]
+
+    async def held(self, worker: str) -> Sequence[tuple[Command, Hold]]:
+        rows = await self._fetch(_HELD, {"by_worker": worker}, is_quick=True)
+        commands = [(command_of(row[:-1]), row[-1]) for row in rows]
+        return [(command, Hold(command.id, worker, epoch)) for command, epoch in commands]
+
+    async def open_in(self, session_key: str) -> Sequence[Command]:
+        return [command_of(row) for row in await self._fetch(_OPEN_IN, {"by_key": session_key})]
+
+    async def count_open(self) -> Sequence[tuple[str, int]]:
+        queued = await self._fetch(_COUNT_QUEUED, {}, is_quick=True)
+        executing = await self._fetch(_COUNT_EXECUTING, {}, is_quick=True)
+        return [("queued", queued[0][0]), ("executing", executing[0][0])]

@@ -1,0 +1,1 @@
+"""Telemetry: adapters that measure and tell what the server does."""

@@ -1,0 +1,172 @@
+"""Openings: the store, the bus and the sandbox that the settings name, not yet opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from innkeeper.buses.memory import MemoryBus
+from innkeeper.config import Settings
+from innkeeper.core.errors import MissingDependency, SetupError
+from innkeeper.ports.bus import Bus
+from innkeeper.ports.journal import Journal
+from innkeeper.ports.readers import (
+    CommandReader,
+    CountReader,
+    EngineReader,
+    EventReader,
+    InjectionReader,
+    LogReader,
+    RunReader,
+    SessionReader,
+    SourceReader,
+    TokenReader,
+    WorkerReader,
+)
+from innkeeper.ports.sandbox import Sandbox
+
+
+class Store(Protocol):
+    """What every storage adapter offers as a whole."""
+
+    @property
+    def journal(self) -> Journal: ...
+
+    @property
+    def sessions(self) -> SessionReader: ...
+
+    @property
+    def runs(self) -> RunReader: ...
+
+    @property
+    def injections(self) -> InjectionReader: ...
+
+    @property
+    def workers(self) -> WorkerReader: ...
+
+    @property
+    def events(self) -> EventReader: ...
+
+    @property
+    def commands(self) -> CommandReader: ...
+
+    @property
+    def counts(self) -> CountReader: ...
+
+    @property
+    def engines(self) -> EngineReader: ...
+
+    @property
+    def sources(self) -> SourceReader: ...
+
+    @property
+    def logs(self) -> LogReader: ...
+
+    @property
+    def tokens(self) -> TokenReader: ...
+
+    @property
+    def is_shared(self) -> bool: ...
+
+    async def open(self, *, serves: bool = True) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def abandon(self) -> None: ...
+
+    async def migrate(self) -> tuple[str | None, str]: ...
+
+
+def open_store(settings: Settings, on_commit: Callable[[float], None] = lambda seconds: None) -> Store:
+    """The store that the settings name, not yet opened; `on_commit` is told how long each commit took.
+
+    Raises: SetupError for a URL that names no store that we know.
+    """
+    url = _database_url(settings)
+    scheme = url.partition(":")[0].partition("+")[0]
+    if scheme == "sqlite":
+        from innkeeper.storage.sqlite.stores import SqliteStore
+
+        return SqliteStore(_sqlite_path(url), on_commit=on_commit)
+    if scheme in ("postgresql", "postgres"):
+        try:
+            from innkeeper.storage.postgres.stores import PostgresStore
+        except ModuleNotFoundError as error:
+            raise MissingDependency(
+                f"PostgreSQL needs the package {error.name}: pip install 'innkeeper[postgres]'."
+            ) from error
+        return PostgresStore(url, on_commit=on_commit)
+    raise SetupError(
+        f"DATABASE_URL begins with {scheme!r}; use sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME."
+    )
+
+
+def open_sandbox(settings: Settings) -> Sandbox | None:
+    """Where clients' code is executed, not yet opened; none where it is not.
+
+    Raises: MissingDependency.
+    """
+    if settings.code_execution == "monty":
+        from innkeeper.sandbox.monty import MontySandbox
+
+        return MontySandbox()
+    if settings.code_execution == "process":
+        from innkeeper.sandbox.process import ProcessSandbox
+
+        return ProcessSandbox()
+    return None
+
+
+def open_bus(settings: Settings) -> Bus:
+    """What wakes the processes that share the store of the settings, not yet opened.
+
+    Raises: MissingDependency.
+    """
+    redis, database = _redis_url(settings), _database_url(settings)
+    if redis is not None:
+        try:
+            from innkeeper.buses.redis import RedisBus
+        except ModuleNotFoundError as error:
+            raise MissingDependency(f"Redis needs the package {error.name}: pip install 'innkeeper[redis]'.") from error
+        return RedisBus(redis)
+    if database.startswith("postgres"):
+        try:
+            from innkeeper.buses.postgres import PostgresBus
+        except ModuleNotFoundError as error:
+            raise MissingDependency(
+                f"PostgreSQL needs the package {error.name}: pip install 'innkeeper[postgres]'."
+            ) from error
+        return PostgresBus(database)
+    return MemoryBus()
+
+
+def store_label(settings: Settings) -> str:
+    """How the store is called in what people read, without credentials."""
+    url = _database_url(settings)
+    if url.startswith("sqlite"):
+        return f"SQLite, {_sqlite_path(url)}"
+    return f"PostgreSQL, {url.rpartition('@')[2].partition('?')[0]}"
+
+
+def _database_url(settings: Settings) -> str:
+    if settings.database_url is not None:
+        return settings.database_url.get_secret_value()
+    return f"sqlite:///{settings.data_dir.expanduser().absolute() / 'innkeeper.db'}"
+
+
+def _redis_url(settings: Settings) -> str | None:
+    if settings.redis_url is not None:
+        return settings.redis_url.get_secret_value()
+    if settings.redis_host:
+        host = f"[{settings.redis_host}]" if ":" in settings.redis_host else settings.redis_host
+        return f"redis://{host}:{settings.redis_port}"
+    return None
+
+
+def _sqlite_path(url: str) -> Path:
+    """`sqlite:///relative.db` and `sqlite:////absolute.db`, as SQLAlchemy reads them."""
+    path = url.partition("://")[2].removeprefix("/").partition("?")[0]
+    if not path or path == ":memory:":
+        raise SetupError("DATABASE_URL names an in-memory database, which would forget everything; use sqlite:///PATH.")
+    return Path(path).expanduser().absolute()

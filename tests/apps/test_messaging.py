@@ -1,0 +1,149 @@
+"""The bus in Python: handlers and events of this process, and the two columns of the migration guide."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from innkeeper import (
+    Command,
+    DummyEngineCommand,
+    DummyEngineStatusUpdate,
+    Event,
+    NamedCommand,
+    NamedEvent,
+    ServerBase,
+    bus,
+)
+from innkeeper.config import load_settings
+from innkeeper.core.errors import CommandFailed, HandlerConflict, HandlerNotFound, Invalid, SessionNotFound, SetupError
+from innkeeper.testing import create_test_client
+
+
+@dataclass
+class Greet(Command):
+    name: str
+
+
+@pytest.fixture
+async def app(tmp_path: Path) -> AsyncIterator[ServerBase]:
+    """An app that is served on this event loop."""
+    app = ServerBase(settings=load_settings({"data_dir": tmp_path}))
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+@pytest.fixture
+async def http(app: ServerBase) -> AsyncIterator[httpx2.AsyncClient]:
+    transport = httpx2.ASGITransport(app=app, client=("testclient", 1))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://testserver") as client:
+        yield client
+
+
+async def test_a_command_goes_to_its_handler_and_back(app: ServerBase) -> None:
+    @app.command(Greet)
+    async def greet(command: Greet) -> dict[str, str]:
+        return {"hello": command.name, "in": command.session_id}
+
+    assert await bus.execute(Greet("Ann")) == {"hello": "Ann", "in": "bus"}
+    assert await bus.execute(NamedCommand("Greet", {"name": "Bob"})) == {"hello": "Bob", "in": "bus"}
+
+
+async def test_the_column_before_runs_as_it_is_written(app: ServerBase, http: httpx2.AsyncClient) -> None:
+    session_id = (await http.post("/api/sessions", json={})).json()["session_id"]
+    heard: list[str] = []
+
+    async def handle_command(command: DummyEngineCommand) -> str:
+        return f"mine: {command.prompt}"
+
+    async def handle_update(event: DummyEngineStatusUpdate) -> None:
+        heard.append(event.status)
+
+    bus.register_command_handler(DummyEngineCommand, handle_command, session_id)
+    bus.register_event_handler(DummyEngineStatusUpdate, handle_update, session_id)
+    try:
+        assert await bus.execute(DummyEngineCommand(prompt="Hello"), session_id) == "mine: Hello"
+        result = await bus.execute(DummyEngineCommand(prompt="Hello"))
+        assert result == "Dummy response to: Hello"  # in another session nobody has taken its place
+        await bus.publish(DummyEngineStatusUpdate(status="processing"), session_id)
+        told = await http.get(f"/api/sessions/{session_id}/events", params={"event_type": "DummyEngineStatusUpdate"})
+        assert [event["data"] for event in told.json()["events"]] == [{"status": "processing"}]
+    finally:
+        assert bus.unregister_command_handler(DummyEngineCommand, session_id)
+        assert bus.unregister_event_handlers(DummyEngineStatusUpdate, session_id)
+    assert not bus.unregister_command_handler(DummyEngineCommand, session_id)
+
+
+async def test_a_handler_of_the_session_comes_before_that_of_the_application(app: ServerBase) -> None:
+    app.command("Who")(lambda command: "application")
+    app.command("Who", session_id="bus")(lambda command: "session")
+    assert await bus.execute(NamedCommand("Who")) == "session"
+    with pytest.raises(HandlerConflict, match="There is a handler for Who in this application already"):
+        app.command("Who")(lambda command: "another")
+    with pytest.raises(HandlerConflict, match="in session 'bus' already"):
+        app.command("Who", session_id="bus")(lambda command: "another")
+
+
+async def test_what_goes_wrong_is_raised(app: ServerBase) -> None:
+    @app.command("Fail")
+    async def fail(command: NamedCommand) -> None:
+        raise RuntimeError("a secret")
+
+    with pytest.raises(CommandFailed, match="Fail: The handler failed") as failed:
+        await bus.execute(NamedCommand("Fail"))
+    assert failed.value.details["status"] == "failed"
+    with pytest.raises(HandlerNotFound, match="Nope"):
+        await bus.execute(NamedCommand("Nope"))
+    with pytest.raises(SessionNotFound):
+        await bus.execute(NamedCommand("Fail"), "no-session")
+    with pytest.raises(Invalid, match="Make a subclass"):
+        await bus.publish(Event())
+    with pytest.raises(Invalid, match="1 to 128 letters"):
+        app.command("no type")(lambda command: None)
+
+
+async def test_an_agent_publishes_into_the_session_of_its_run(app: ServerBase, http: httpx2.AsyncClient) -> None:
+    @app.agent("teller")
+    async def teller(messages: list[dict[str, Any]]) -> str:
+        await bus.publish(NamedEvent("Thought", {"of": messages[-1]["content"]}))
+        return str(await bus.execute(DummyEngineCommand("x")))
+
+    answer = await http.post("/chat", json={"input": "it", "session_id": "told"})
+    assert answer.json()["output"] == "Dummy response to: x"
+    events = (await http.get("/api/sessions/told/events")).json()["events"]
+    assert [event["event_type"] for event in events] == [
+        "run_started",
+        "Thought",
+        "command_accepted",
+        "DummyEngineStatusUpdate",
+        "DummyEngineStatusUpdate",
+        "command_ended",
+        "run_ended",
+    ]
+
+
+async def test_without_an_app_the_bus_says_what_is_missing() -> None:
+    with pytest.raises(SetupError, match="No app of Innkeeper is served on this event loop"):
+        await bus.publish(NamedEvent("T"))
+
+
+def test_handlers_of_the_process_serve_every_app(tmp_path: Path) -> None:
+    async def handle(command: NamedCommand) -> str:
+        return "here"
+
+    bus.register_command_handler("Everywhere", handle)
+    try:
+        for name in ("a", "b"):
+            with create_test_client(ServerBase(settings=load_settings({"data_dir": tmp_path / name}))) as client:
+                session = client.post("/api/sessions", json={}).json()["session_id"]
+                told = client.post(
+                    f"/api/sessions/{session}/commands?wait=5", json={"command_type": "Everywhere"}
+                ).json()
+                assert told["result"] == "here"
+    finally:
+        bus.unregister_command_handler("Everywhere")
