@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -235,6 +236,13 @@ def measure(plan: Plan, app: str, scratch: Path) -> tuple[list[Figure], list[str
     return figures, told
 
 
+def _circumstances() -> str:
+    return (
+        f"- `python -m bench.events`; PostgreSQL without fsync, which is how the tests run it; a load of"
+        f" {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores at the end, by whatever else the machine did, too"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.events", description="Measure event streams.")
     parser.add_argument("--quick", action="store_true", help="RESULTS.md is left as it is")
@@ -251,7 +259,7 @@ def main() -> None:
         results.read_text(),
         SECTION,
         figures,
-        [*told, "- `python -m bench.events`; PostgreSQL without fsync, which is how the tests run it"],
+        [*told, _circumstances()],
     )
     print(text[text.index(f"## {SECTION}") :])
     if not options.quick:

@@ -39,6 +39,12 @@ def _capitals(value: object) -> object:
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_capitals)]
 
 
+def _web_address(text: str) -> str:
+    if not text.startswith(("http://", "https://")) or not text.partition("://")[2].strip("/") or " " in text:
+        raise ValueError("it must be a URL such as http://localhost:4318")
+    return text
+
+
 def _listed(value: object) -> object:
     """Names separated by commas or spaces, as a list."""
     return value.replace(",", " ").split() if isinstance(value, str) else value
@@ -167,6 +173,18 @@ class Settings(BaseModel):
         7, ge=1, le=3650, validation_alias="OBSERVABILITY_LOG_DAYS", description="Days for which log records are kept."
     )
     enable_tracing: bool = Field(True, validation_alias="ENABLE_TRACING", description="Whether runs are traced.")
+    otlp_endpoint: Annotated[str, AfterValidator(_web_address)] | None = Field(
+        None,
+        validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
+        description="Base URL of an OpenTelemetry collector, such as http://localhost:4318; none: nothing is exported.",
+    )
+    otel_service_name: str = Field(
+        "innkeeper",
+        min_length=1,
+        max_length=255,
+        validation_alias="OTEL_SERVICE_NAME",
+        description="What this service is called in exported traces.",
+    )
     log_level: LogLevel = Field("INFO", validation_alias="LOG_LEVEL", description="What is logged.")
     log_file: Path | None = Field(None, validation_alias="LOG_FILE", description="Where, instead of stderr.")
     debug: bool = Field(
@@ -223,7 +241,13 @@ _YAML_KEYS: Mapping[str, Mapping[str, str]] = {
         "engine_models": "engine_models",
         "cache_dir": "cache_dir",
     },
-    "observability": {"enable_metrics": "enable_metrics", "enable_tracing": "enable_tracing", "log_days": "log_days"},
+    "observability": {
+        "enable_metrics": "enable_metrics",
+        "enable_tracing": "enable_tracing",
+        "log_days": "log_days",
+        "otlp_endpoint": "otlp_endpoint",
+        "service_name": "otel_service_name",
+    },
 }
 """What a configuration file may say, by section and key, and which setting it is."""
 

@@ -72,7 +72,7 @@ async def _log(store: Store, session: Session) -> list[tuple[str, object]]:
 
 async def test_a_command_is_stored_with_what_the_log_tells_of_it_and_ended_once(store: Store) -> None:
     session = await kept_session(store)
-    command = _begun(session, metadata={"x": "é"}, trace_id="t1")
+    command = _begun(session, metadata={"x": "é"}, own_trace_id="t1", parent_span="p1")
     assert await _accept(store, session, command) == AcceptedCommands((command,))
     assert await _find(store, session, command) == command
     hold, at = Hold(command.id, WORKER, 1), now()

@@ -74,6 +74,12 @@ def test_another_scheme_is_no_credential(house: House, value: str) -> None:
     assert house.ask({"Authorization": value}).status_code == (401 if house.is_forced else 200)
 
 
+def test_a_token_under_another_scheme_counts_neither_for_nor_against(house: House) -> None:
+    other = {"Authorization": f"Basic {house.tokens['revoked']}"}
+    assert house.ask(other).status_code == (401 if house.is_forced else 200)
+    assert house.ask({**other, "x-api-key": house.tokens["ann"]}).status_code == 200
+
+
 @pytest.mark.parametrize("header", HEADERS)
 @pytest.mark.parametrize("text", ["sk-1234", UNKNOWN, "ik", "A" * 7000, f"{UNKNOWN}=", "' OR 1=1 --", "st_" + "A" * 43])
 def test_what_matches_nothing_is_ignored_for_the_local_user_only(house: House, header: str, text: str) -> None:

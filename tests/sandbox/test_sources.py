@@ -29,7 +29,7 @@ def test_a_signature_tells_how_a_function_can_be_called() -> None:
     ]
     assert [one.name for one in found.parameters if one.is_positional_only] == ["a"]
     assert [one.name for one in found.parameters if one.is_keyword_only] == ["d", "e"]
-    assert found.required == {"a", "b", "d"}
+    assert found.required == ["a", "b", "d"]
     assert (found.is_async, found.takes_any_keywords, found.line, found.column) == (True, True, 4, 1)
 
 

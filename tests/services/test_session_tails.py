@@ -50,8 +50,10 @@ class Watched:
             raise self.failure
         return await self._events.beyond(session, after, limit)
 
-    async def of_run(self, session_key: str, run_id: str) -> Sequence[SessionEvent]:
-        return await self._events.of_run(session_key, run_id)
+    async def of_run(
+        self, session_key: str, run_id: str, *, after: int = 0, limit: int = 10_000
+    ) -> Sequence[SessionEvent]:
+        return await self._events.of_run(session_key, run_id, after=after, limit=limit)
 
 
 class Stage:

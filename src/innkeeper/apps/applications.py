@@ -111,6 +111,7 @@ def install(app: FastAPI, settings: Settings, agents: AppAgents | None, *, has_d
                 "x-session-id",
                 "x-injection-id",
                 "idempotent-replayed",
+                "traceparent",
                 "retry-after",
             ],
         )

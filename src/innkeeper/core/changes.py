@@ -211,7 +211,7 @@ class EndRun:
     """The run's settlement: its last events, messages, usage, credits and final status, exactly once.
 
     `visible` is the assistant's turn as clients saw it, which is what a client's transcript is compared with; `notes`
-    tell of the last events in the session's log, before the end itself.
+    tell of the last events in the session's log, before the end itself, which tells the `timings`.
     """
 
     run_id: str
@@ -228,6 +228,7 @@ class EndRun:
     steps: int = 0
     records: tuple[CreditRecord, ...] = ()
     notes: tuple[Note, ...] = ()
+    timings: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Literal
 
 from innkeeper.core.identity import Owner
 from innkeeper.core.times import Instant
+from innkeeper.core.traces import SpanPlace, span_id_of
 
 
 class CommandStatus(StrEnum):
@@ -96,9 +97,20 @@ class Command:
     is_cancelling: bool = False
     result: object = None
     error: CommandError | None = None
-    trace_id: str | None = None
+    own_trace_id: str | None = None
+    parent_span: str | None = None
     started_at: Instant | None = None
     ended_at: Instant | None = None
+
+    @property
+    def trace_id(self) -> str:
+        """The trace that it is part of: that of whoever asked for it, or else one of its own."""
+        return self.own_trace_id or self.id.removeprefix("cmd_")
+
+    @property
+    def place(self) -> SpanPlace:
+        """Its span, for whatever it causes."""
+        return SpanPlace(self.trace_id, span_id_of(self.id))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from innkeeper.core.errors import Invalid
 from innkeeper.core.identity import Owner
 from innkeeper.core.injections import InjectedMessage
+from innkeeper.core.traces import SpanPlace
 from innkeeper.core.usage import CreditRecord, Usage
 
 
@@ -98,6 +99,7 @@ class RunContext:
         self.agent_name: str | None = None
         self.agent_data: Any = None
         self.attempt = 1
+        self.place: SpanPlace | None = None
         self.metadata: Mapping[str, object] = {}
         self.workflow: str | None = None
         self.variables: Mapping[str, object] = {}
@@ -112,6 +114,16 @@ class RunContext:
         self._new_id = new_id
         self.now = now
         self._began = clock()
+
+    @property
+    def trace_id(self) -> str | None:
+        """The trace that the run is part of."""
+        return None if self.place is None else self.place.trace_id
+
+    @property
+    def traceparent(self) -> str | None:
+        """The header that tells another service that it works for this run."""
+        return None if self.place is None else str(self.place)
 
     def set(self, key: str, value: Any) -> None:
         """Store data for the rest of the request."""

@@ -16,6 +16,7 @@ from innkeeper.core.events import FinishReason
 from innkeeper.core.identity import Owner
 from innkeeper.core.messages import Message, ToolUse
 from innkeeper.core.times import Instant
+from innkeeper.core.traces import SpanPlace, span_id_of
 from innkeeper.core.transcripts import HistoryMode
 from innkeeper.core.usage import Usage
 
@@ -102,7 +103,7 @@ class StartRun:
     `messages` is what the client sent, oldest first; `on_disconnect` and `grace` (seconds) say what happens
     when the last reader leaves; `recorded=False` keeps the conversation only until the run has ended. A run in the
     `background` goes through the queue; `webhook` is told of its end; `claim` is the request's idempotency key.
-    `engine_id` is the engine that is executed; `trace_id` the trace that the client began, if it did.
+    `engine_id` is the engine that is executed; `parent` the span of the client's trace that it is part of, if there is one.
     """
 
     agent_name: str | None
@@ -122,7 +123,7 @@ class StartRun:
     webhook: str | None = None
     claim: Claim | None = None
     engine_id: str | None = None
-    trace_id: str | None = None
+    parent: SpanPlace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,11 +170,17 @@ class Run:
     started_at: Instant | None = None
     ended_at: Instant | None = None
     own_trace_id: str | None = None
+    parent_span: str | None = None
 
     @property
     def trace_id(self) -> str:
         """The trace that the run is part of: its client's, or else one of its own."""
         return self.own_trace_id or self.id.removeprefix("run_")
+
+    @property
+    def place(self) -> SpanPlace:
+        """Its span, for whatever it causes."""
+        return SpanPlace(self.trace_id, span_id_of(self.id))
 
 
 @dataclass(frozen=True, slots=True)

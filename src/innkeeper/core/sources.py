@@ -22,26 +22,38 @@ MAX_STATE_NAMES, MAX_STATE_VALUE = 1000, 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class SourceTool:
-    """A tool of a session; `parameters` is the JSON schema of its arguments, `function` the name to call in it."""
+class ToolDeclaration:
+    """A tool of a session as callers and models see it; `parameters` is the JSON schema of its arguments."""
 
     session_key: str
     name: str
     description: str
     parameters: Mapping[str, object]
-    function: str
-    source: str
     created_at: Instant
 
 
 @dataclass(frozen=True, slots=True)
-class SourceHandler:
+class SourceTool(ToolDeclaration):
+    """With its source, and the name of the function in it."""
+
+    function: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerDeclaration:
     """A handler of a session for commands or events of one type."""
 
     id: str
     session_key: str
     kind: HandlerKind
     type: str
+    created_at: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class SourceHandler(HandlerDeclaration):
+    """With its source, and the name of the function in it."""
+
     function: str
     source: str
-    created_at: Instant

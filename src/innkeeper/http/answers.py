@@ -6,6 +6,7 @@ from starlette.responses import Response
 
 from innkeeper.http.claims import REPLAYED
 from innkeeper.http.problems import CODES, facts, respond, run_error_facts
+from innkeeper.http.traceparents import HEADER
 from innkeeper.http.turns import Turn
 from innkeeper.services.tails import Ending, Stop
 
@@ -18,6 +19,8 @@ def run_headers(turn: Turn) -> dict[str, str]:
     started = turn.started
     assert started is not None, "the turn has been started"
     headers = {"x-run-id": started.run.id, "x-session-id": _header(started.run.session_id)}
+    if turn.is_traced:
+        headers[HEADER] = str(started.run.place)
     if started.is_repeated:
         headers[REPLAYED] = "true"
     if started.injection_id is not None:

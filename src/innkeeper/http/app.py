@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from fastapi import APIRouter
 
 from innkeeper.http import agents, chat, documents, health, injections, runs, sessions
-from innkeeper.http.control import commands, engines, events, handlers, logs, metrics, streams, system, tools
+from innkeeper.http.control import commands, engines, events, handlers, logs, metrics, streams, system, tools, traces
 from innkeeper.http.control import sessions as control_sessions
 from innkeeper.http.deps import House
 from innkeeper.http.dispatching import Dispatcher
@@ -29,7 +29,7 @@ GROUPS: Mapping[str, Sequence[APIRouter]] = {
         injections.router,
     ),
     "health": (health.router, metrics.scrape_router),
-    "logs": (logs.router, metrics.router),
+    "logs": (logs.router, metrics.router, traces.router),
     "api": (
         control_sessions.router,
         commands.router,

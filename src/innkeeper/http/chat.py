@@ -54,6 +54,7 @@ class ChatResponse(BaseModel):
     agent_name: str
     session_id: str
     run_id: str = ""
+    trace_id: str = ""
     steps: int = 0
     usage: UsageView | None = None
 
@@ -64,6 +65,7 @@ class Queued(BaseModel):
     run_id: str
     session_id: str
     agent_name: str
+    trace_id: str
     status: str = "queued"
 
 
@@ -92,6 +94,7 @@ async def chat(body: ChatRequest, request: Request) -> Response:
         agent_name=run.agent_name,
         session_id=run.session_id,
         run_id=run.id,
+        trace_id=run.trace_id,
         steps=ending.steps,
         usage=None if usage is None else UsageView(**usage),
     )
@@ -101,7 +104,7 @@ async def chat(body: ChatRequest, request: Request) -> Response:
 def _queued(turn: Turn) -> Answer:
     assert turn.started is not None, "the turn has been started"
     run = turn.started.run
-    told = Queued(run_id=run.id, session_id=run.session_id, agent_name=run.agent_name)
+    told = Queued(run_id=run.id, session_id=run.session_id, agent_name=run.agent_name, trace_id=run.trace_id)
     return Answer(turn, told.model_dump_json().encode(), 202, run_headers(turn))
 
 

@@ -27,6 +27,7 @@ from innkeeper.services.runs import Runs
 from innkeeper.services.session_tails import SessionTails
 from innkeeper.services.sessions import Sessions
 from innkeeper.services.tokens import Tokens
+from innkeeper.services.traces import Traces
 
 _logger = logging.getLogger(__name__)
 
@@ -61,6 +62,9 @@ class Services(Protocol):
     def control(self) -> Control: ...
 
     @property
+    def traces(self) -> Traces: ...
+
+    @property
     def session_tails(self) -> SessionTails: ...
 
     @property
@@ -89,6 +93,7 @@ class House:
     hooks: Hooks = field(default_factory=Hooks)
     meter: TrafficMeter = UNMETERED
     shows_errors: bool = False
+    is_tracing: bool = True
     heartbeat_seconds: float = 15.0
     created: int = 0
     modes: frozenset[str] = frozenset()

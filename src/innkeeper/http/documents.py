@@ -5,6 +5,7 @@ The pages' scripts and styles come out of this server, so that they work without
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
@@ -34,7 +35,7 @@ _UNLISTED: dict[str, Any] = {"include_in_schema": False, "openapi_extra": needs(
 @router.get("/openapi.json", **_UNLISTED)
 async def openapi(request: Request) -> Response:
     """This document."""
-    document = request.app.openapi()
+    document = await asyncio.to_thread(request.app.openapi)  # the first time it takes a good part of a second
     base = _base(request)
     servers = document.get("servers", [])
     if base and base not in {server.get("url") for server in servers}:

@@ -21,11 +21,11 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from innkeeper.core.context import set_request_id
-from innkeeper.core.errors import MethodNotAllowed
+from innkeeper.core.errors import MethodNotAllowed, PayloadTooLarge, Unparsable, UnsupportedMediaType
 from innkeeper.http.bodies import check, parse_json, read_body, replayed
 from innkeeper.http.deps import MAX_CHAT_JSON, MAX_JSON, House, house_of
 from innkeeper.http.gates import PERMISSIONS, PUBLIC, Pending
-from innkeeper.http.problems import ErrorBody, answer, invalid
+from innkeeper.http.problems import ErrorBody, answer, invalid, problems
 
 Handler = Callable[..., Awaitable[Any]]
 _REQUEST_ID_MAX = 128
@@ -73,7 +73,8 @@ class SurfaceRoute(APIRoute):
 
     def __init__(self, path: str, endpoint: Handler, **options: Any) -> None:
         self.is_openai = path.startswith("/v1")
-        super().__init__(path, endpoint, **{**options, "responses": _documented(options, self.is_openai)})
+        told = _documented(options, self.is_openai, takes_body=_takes_body(endpoint))
+        super().__init__(path, endpoint, **{**options, "responses": told})
         permission = (self.openapi_extra or {}).get("x-permission")
         if permission is None:
             raise TypeError(f"{path}: declare who may call it with openapi_extra=needs(...)")
@@ -135,12 +136,28 @@ class SurfaceRoute(APIRoute):
         return answer(error, request_id_of(scope), is_openai=self.is_openai, shows_errors=house.shows_errors)
 
 
-def _documented(options: Mapping[str, Any], is_openai: bool) -> dict[int | str, Any]:
+def _documented(options: Mapping[str, Any], is_openai: bool, *, takes_body: bool) -> dict[int | str, Any]:
     """The responses that the document shows: any error has the one body, and OpenAI's clients expect 400 for 422."""
-    responses = {**(options.get("responses") or {}), "default": {"model": ErrorBody, "description": "Any other error."}}
+    responses = {
+        **(_OF_BODIES if takes_body else {}),
+        **(options.get("responses") or {}),
+        "default": {"model": ErrorBody, "description": "Any other error."},
+    }
     if is_openai and (invalid := responses.pop(422, None)) is not None:
         responses.setdefault(400, invalid)
     return responses
+
+
+_OF_BODIES = problems(Unparsable, PayloadTooLarge, UnsupportedMediaType)
+"""What any route with a body may answer, whatever it does with it."""
+
+
+def _takes_body(endpoint: Handler) -> bool:
+    """Whether a parameter is a model; those of queries are annotated with more."""
+    hints = get_type_hints(endpoint, include_extras=True)
+    return any(
+        inspect.isclass(hint) and issubclass(hint, BaseModel) for name, hint in hints.items() if name != "return"
+    )
 
 
 def _fast_model(endpoint: Handler) -> type[BaseModel] | None:

@@ -12,6 +12,7 @@ import json
 import logging
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -36,6 +37,7 @@ from innkeeper.http.gates import admit_socket
 from innkeeper.http.presenting import accepted_subprotocol
 from innkeeper.http.problems import error_facts
 from innkeeper.http.requests import ChatRequest, InjectRequest
+from innkeeper.http.traceparents import parent_of
 from innkeeper.http.turns import Turn
 
 _logger = logging.getLogger(__name__)
@@ -164,7 +166,8 @@ class Conversation:
             await self._know_again()
             services = await self._house.ready()
             turn = Turn(self._house, services, self._websocket, self._house.new_context(self._websocket))
-            started = await turn.start(self._caller, body.start("/ws/chat", stream=True))
+            start = replace(body.start("/ws/chat", stream=True), parent=parent_of(self._websocket))
+            started = await turn.start(self._caller, start)
             if started.injection_id is not None:
                 await self._send_injected(started.injection_id, started.run.id)
             await self._send_events(turn)

@@ -23,6 +23,7 @@ from innkeeper.core.identity import Caller
 from innkeeper.core.runs import StartRun
 from innkeeper.http.claims import claim_of
 from innkeeper.http.deps import House, Services, house_of
+from innkeeper.http.traceparents import parent_of
 from innkeeper.services.readings import ReaderGone, RunReading
 from innkeeper.services.runs import Started
 from innkeeper.services.tails import Ending, Tail
@@ -51,6 +52,10 @@ class Turn:
         """The run that this request waits for or reads."""
         assert self.started is not None and self.started.tail is not None, "a run in the background is not waited for"
         return self.started.tail
+
+    @property
+    def is_traced(self) -> bool:
+        return self._house.is_tracing
 
     def watch(self) -> RunReading:
         """Read the run: from its beginning, or from here on where the request has steered it."""
@@ -142,8 +147,9 @@ async def open_turn(request: HTTPConnection, caller: Caller, start: StartRun) ->
     """Start a run for this request, or find the one that the same request has started before."""
     house = house_of(request)
     claim = claim_of(request, getattr(request, "_body", b""))
-    if claim is not None:
-        start = replace(start, claim=claim)
+    parent = parent_of(request)
+    if claim is not None or parent is not None:
+        start = replace(start, claim=claim, parent=parent)
     turn = request.scope["innkeeper.turn"] = Turn(house, await house.ready(), request, house.new_context(request))
     await turn.start(caller, start)
     return turn

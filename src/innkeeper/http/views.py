@@ -131,6 +131,7 @@ class RunView(BaseModel):
     background: bool
     attempt: int
     metadata: dict[str, Any]
+    trace_id: str
     created_at: str
     started_at: str | None
     ended_at: str | None
@@ -152,6 +153,7 @@ class RunView(BaseModel):
             background=run.background,
             attempt=run.attempt,
             metadata=dict(run.metadata),
+            trace_id=run.trace_id,
             created_at=isoformat(run.created_at),
             started_at=None if run.started_at is None else isoformat(run.started_at),
             ended_at=None if run.ended_at is None else isoformat(run.ended_at),

@@ -19,7 +19,7 @@ from innkeeper.core.messages import Message
 from innkeeper.core.runs import Run, RunStatus
 from innkeeper.core.session_events import EventFilter, SessionEvent
 from innkeeper.core.sessions import Session, StoredMessage
-from innkeeper.core.sources import HandlerKind, SourceHandler, SourceTool
+from innkeeper.core.sources import HandlerDeclaration, HandlerKind, SourceHandler, SourceTool, ToolDeclaration
 from innkeeper.core.times import Instant
 from innkeeper.core.tokens import Token
 
@@ -88,6 +88,9 @@ class RunReader(Protocol):
     async def has_queued(self) -> bool:
         """Whether a run in the background waits to be taken."""
 
+    async def of_trace(self, caller: Caller, trace_id: str, limit: int) -> Sequence[Run]:
+        """This caller's runs of a trace, the first `limit` in order, without what was said in them."""
+
 
 class InjectionReader(Protocol):
     async def find(self, caller: Caller, injection_id: str) -> Injection | None: ...
@@ -114,8 +117,10 @@ class EventReader(Protocol):
     async def beyond(self, session: Session, after: int, limit: int) -> Sequence[SessionEvent]:
         """The events that follow `after`, in order."""
 
-    async def of_run(self, session_key: str, run_id: str) -> Sequence[SessionEvent]:
-        """What the log of the session tells of one run."""
+    async def of_run(
+        self, session_key: str, run_id: str, *, after: int = 0, limit: int = 10_000
+    ) -> Sequence[SessionEvent]:
+        """What the log of the session tells of one run beyond `after`, in order."""
 
 
 class CommandReader(Protocol):
@@ -137,17 +142,26 @@ class CommandReader(Protocol):
     async def count_open(self) -> Sequence[tuple[str, int]]:
         """How many are queued and executing, by status."""
 
+    async def of_trace(self, caller: Caller, trace_id: str, limit: int) -> Sequence[Command]:
+        """This caller's commands and reactions of a trace, the first `limit`, without what was said in them."""
+
 
 class SourceReader(Protocol):
-    """Code of clients, and what it has put aside."""
+    """Code of clients, and what it has put aside. Sources are read one at a time, as a session may have many MiB."""
 
-    async def tools(self, session_key: str) -> Sequence[SourceTool]:
+    async def tools(self, session_key: str) -> Sequence[ToolDeclaration]:
         """In the order of their names."""
 
     async def tool(self, session_key: str, name: str) -> SourceTool | None: ...
 
-    async def handlers(self, session_key: str, kind: HandlerKind, type: str | None = None) -> Sequence[SourceHandler]:
-        """Those for one type, or for any, in the order in which they were registered."""
+    async def handlers(
+        self, session_key: str, kind: HandlerKind, type: str | None = None
+    ) -> Sequence[HandlerDeclaration]:
+        """Those for one type, or for any by the names of their types, in the order in which they were registered."""
+
+    async def handler(
+        self, session_key: str, kind: HandlerKind, type: str, handler_id: str
+    ) -> SourceHandler | None: ...
 
     async def state(self, session_key: str, name: str) -> object:
         """What was put aside under `name`, or `None`."""

@@ -59,7 +59,8 @@ class Sandbox(Protocol):
     constructs that this sandbox lacks, where there is no function of that name at the top level, and where it cannot be
     called as it will be. Where no name is given they take the last function at the top level. They return its name.
 
-    - `check_tool` wants a function that takes each of `names` by keyword, and needs nothing else; it tells which it needs.
+    - `check_tool` wants a function that takes each of `names` by keyword, and needs nothing else. It tells
+      which of them it needs.
     - `check_handler` wants a function with exactly one positional parameter, whatever its name.
     - `call` executes the source from its top, calls `function` with `arguments`, a mapping by keyword and a tuple by
       position, and awaits what it returns if that is a coroutine. Calls know nothing of each other: what one leaves

@@ -25,6 +25,7 @@ from innkeeper.core.runs import Turn
 from innkeeper.ports.agents import Runtime
 from innkeeper.runtimes.channels import Channel
 from innkeeper.runtimes.relays import inside
+from innkeeper.runtimes.session_tools import called_here
 from innkeeper.services.watchdogs import place_in, stack_of
 
 T = TypeVar("T")
@@ -52,6 +53,7 @@ class IsolatedRuntime:
         if context.line is not None:
             # For good: an agent that has been given up may still ask.
             context.line = _BridgedLine(context.line, channel)
+        context.session_tools = called_here(context.session_tools)
         visit = _Visit(lambda: self._runtime.run(turn, context), channel, inside(context))
         self._admit(visit)
         try:

@@ -53,6 +53,7 @@ from innkeeper.runtimes.functions import pricing_of
 from innkeeper.runtimes.openai_agents_models import Clients, Provider
 from innkeeper.runtimes.openai_agents_requests import adapted, client_tools, input_items, model_settings
 from innkeeper.runtimes.openai_agents_steering import Intervention, goes_on, repeatable
+from innkeeper.runtimes.openai_agents_tools import beside_own, function_of
 from innkeeper.runtimes.relays import Emit, relayed
 from innkeeper.runtimes.resumptions import Remainder, remainder_of
 from innkeeper.runtimes.settings import RuntimeSettings
@@ -101,6 +102,7 @@ class OpenAIAgentsRuntime:
         if rest.steps >= self._max_turns:
             raise AgentFailed(self._out_of_steps)
         tools = client_tools(self._agent, rest.parameters)
+        of_session = await beside_own(self._agent, self._name, context, tools)
         narrator = _Narrator(emit, frozenset(tool.name for tool in tools), rest.steps)
         intervention = Intervention(Steering(context, emit), narrator.end_step)
         config = self._config(rest.parameters, provider, narrator, intervention)
@@ -108,7 +110,7 @@ class OpenAIAgentsRuntime:
             await emit(event)
         again = await self._call_again(rest, narrator, intervention, context, config) if rest.again else ()
         result = intervention.result = Runner.run_streamed(
-            adapted(self._agent, rest.parameters, tools),
+            adapted(self._agent, rest.parameters, tools, [function_of(one, narrator) for one in of_session]),
             input_items((*rest.messages, *again)),  # type: ignore[arg-type]  # items are plain dicts of that shape
             context=context,
             max_turns=self._max_turns - rest.steps,
@@ -195,10 +197,19 @@ class _Narrator:
         self._client_calls: list[ToolCalled] = []
         self._open_calls: dict[str, tuple[str, float]] = {}
         self._failed_calls: set[str] = set()
+        self._values: dict[str, object] = {}
 
     def note_failure(self, failure: ToolErrorFormatterArgs[Any]) -> None:
         """The SDK tells of a call that failed; what the model is told stays the SDK's own sentence."""
         self._failed_calls.add(failure.call_id)
+
+    def note_result(self, call_id: str, value: object) -> None:
+        """What a tool of the session has returned, which its model is told as text."""
+        self._values[call_id] = value
+
+    def note_refusal(self, call_id: str) -> None:
+        """A tool of the session has failed, and its model is told of it."""
+        self._failed_calls.add(call_id)
 
     def reopen(self, calls: Iterable[ToolUse]) -> None:
         """These calls of the last step were told, and are made again."""
@@ -286,5 +297,6 @@ class _Narrator:
             if call_id in self._failed_calls:
                 await self._emit(ToolReturned(name, call_id, error=str(output), duration_ms=elapsed))
             else:
-                await self._emit(ToolReturned(name, call_id, result, duration_ms=elapsed))
+                value = self._values.pop(call_id, result)
+                await self._emit(ToolReturned(name, call_id, value, duration_ms=elapsed))
         return result if isinstance(result, str) else to_json(result).decode()

@@ -172,10 +172,14 @@ async def _leave_to_client(_context: Any, _arguments: str) -> str:
     return ""
 
 
-def adapted(agent: Agent[Any], parameters: Parameters, tools: Sequence[FunctionTool]) -> Agent[Any]:
-    """The agent as this request wants it: `agent` itself, or a clone."""
+def adapted(
+    agent: Agent[Any], parameters: Parameters, tools: Sequence[FunctionTool], of_session: Sequence[FunctionTool] = ()
+) -> Agent[Any]:
+    """The agent as this request wants it: `agent` itself, or a clone. `tools` are the client's."""
     changes: dict[str, Any] = {}
-    own: list[Tool] = list(agent.tools)
+    own: list[Tool] = [*agent.tools, *of_session]
+    if of_session:
+        changes["tools"] = own
     if parameters.allowed_tools is not None:
         own = [tool for tool in own if tool.name in parameters.allowed_tools]
         changes["mcp_servers"] = []  # their tools are known only once asked, and none of them was allowed here

@@ -34,13 +34,14 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 from pydantic_ai.models import Model
+from pydantic_ai.output import ToolOutput
 from pydantic_ai.tools import DeferredToolRequests, ToolDefinition
 from pydantic_ai.toolsets import FunctionToolset
 from pydantic_ai.usage import RunUsage, UsageLimits
 from pydantic_core import to_json, to_jsonable_python
 
 from innkeeper.core.agents import AgentDescription
-from innkeeper.core.context import RunContext
+from innkeeper.core.context import RunContext, SessionTool
 from innkeeper.core.errors import AgentFailed
 from innkeeper.core.events import (
     AgentEvent,
@@ -58,11 +59,14 @@ from innkeeper.runtimes.functions import pricing_of
 from innkeeper.runtimes.models import Models
 from innkeeper.runtimes.pydantic_ai_messages import converse
 from innkeeper.runtimes.pydantic_ai_requests import client_tools, client_toolset, model_settings, wishes
-from innkeeper.runtimes.pydantic_ai_tools import ToolSteering, may_repeat
+from innkeeper.runtimes.pydantic_ai_tools import SessionTools, ToolSteering, may_repeat
 from innkeeper.runtimes.relays import Emit, relayed
 from innkeeper.runtimes.resumptions import Remainder, remainder_of
+from innkeeper.runtimes.session_tools import beside
 from innkeeper.runtimes.settings import RuntimeSettings
 from innkeeper.runtimes.steering import Steering
+
+_OUTPUT_TOOL = "final_result"  # how Pydantic AI begins the names of tools that take an output
 
 pydantic_ai.BANNER_ENABLED = False  # the terminal of a server is not the library's to greet in
 
@@ -131,7 +135,12 @@ class PydanticAIRuntime:
                     usage_limits=None if self._max_steps is None else UsageLimits(request_limit=None),
                     infer_name=False,
                     toolsets=client_toolset(tools),
-                    capabilities=[ReinjectSystemPrompt(), wishes(rest.parameters, tools), ToolSteering(steering)],
+                    capabilities=[
+                        ReinjectSystemPrompt(),
+                        wishes(rest.parameters, tools),
+                        ToolSteering(steering),
+                        SessionTools(self._beside_outputs(context), self._name),
+                    ],
                 ) as run:
                     await narrator.tell(run)
             except OutputTokenLimitExceeded:
@@ -149,6 +158,13 @@ class PydanticAIRuntime:
         if self._validates_output:
             return []
         return [tool for tool in client_tools(turn.parameters) if tool.name not in self._own_tools]
+
+    def _beside_outputs(self, context: RunContext) -> list[SessionTool]:
+        """The session's tools, but for names that the agent's output goes by."""
+        tools = context.session_tools
+        named = {one.name for one in self._outputs if isinstance(one, ToolOutput) and one.name}
+        taken = named | {tool.name for tool in tools if tool.name.startswith(_OUTPUT_TOOL)}
+        return list(tools) if self._streams_text else beside(tools, taken, self._name)
 
     @property
     def _outputs(self) -> list[Any]:

@@ -95,7 +95,7 @@ class MontySandbox:
         if "rejected" in answer:
             facts = cast("dict[str, Any]", answer["rejected"])
             raise SourceRejected(facts["reason"], line=facts["line"], column=facts["column"])
-        return ToolFunction(answer["function"], tuple(answer["required"]))
+        return ToolFunction(str(answer["function"]), tuple(cast("list[str]", answer["required"])))
 
 
 def _is_installed() -> bool:

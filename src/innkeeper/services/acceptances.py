@@ -21,6 +21,7 @@ from innkeeper.services.abilities import check_abilities
 from innkeeper.services.agents import AgentRegistry, ServedAgent
 from innkeeper.services.identities import end_user
 from innkeeper.services.settlements import Settlements
+from innkeeper.services.timings import Timings
 from innkeeper.services.webhooks import Webhooks
 
 
@@ -31,6 +32,7 @@ class Acceptance:
     agent: ServedAgent
     change: AcceptRun
     outcome: Outcome
+    timings: Timings
     was_called: bool = False
 
 
@@ -96,8 +98,10 @@ class Acceptances:
         run_id = change.run.id
         accepting = self._accepting[run_id] = asyncio.get_running_loop().create_future()
         try:
+            timings = Timings(change.run.created_at)
             outcome = await self._store(change)
-            return Acceptance(agent, change, outcome, run_id in self._called)
+            timings.accepted()
+            return Acceptance(agent, change, outcome, timings, run_id in self._called)
         finally:
             del self._accepting[run_id]
             self._called.discard(run_id)
@@ -149,7 +153,8 @@ class Acceptances:
             last_seq=1,
             metadata=start.metadata,
             started_at=now,
-            own_trace_id=start.trace_id,
+            own_trace_id=None if start.parent is None else start.parent.trace_id,
+            parent_span=None if start.parent is None else start.parent.span_id,
         )
         return AcceptRun(
             run=run,

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from innkeeper.core.changes import Missing, Outcome
@@ -92,6 +92,8 @@ class CommandQueue:
         self._suspects: frozenset[str] = frozenset()
         self._is_draining = False
         self._is_asked = False
+        self.on_end: Callable[[Command], None] | None = None
+        """Hears of each command that was ended here, without its result."""
 
     # what is at hand
 
@@ -227,6 +229,8 @@ class CommandQueue:
         outcome = await self._commit(EndCommand(hold, command.session_key, status, now, result, error, notes))
         self._meter.command_ended(status.value, (now - (command.started_at or now)) / 1_000_000)
         self._on_growth(command.session_key)
+        if isinstance(outcome, EndedCommand) and self.on_end is not None:
+            self.on_end(replace(command, status=status, error=error, ended_at=now))
         if isinstance(outcome, EndedCommand) and outcome.freed:
             self.freed()
 

@@ -14,10 +14,11 @@ from innkeeper.core.errors import CommandNotFound, HandlerNotFound, Invalid, Ses
 from innkeeper.core.identity import Caller
 from innkeeper.core.sessions import Session
 from innkeeper.core.times import Instant
+from innkeeper.core.traces import SpanPlace
 from innkeeper.ports.journal import Journal
 from innkeeper.ports.readers import CommandReader
 from innkeeper.services.command_queue import CommandQueue
-from innkeeper.services.handling import Handling, current_command
+from innkeeper.services.handling import Handling, current_command, current_place
 from innkeeper.services.sessions import Sessions
 from innkeeper.services.wakes import Wakes
 
@@ -72,9 +73,11 @@ class Commands:
         *,
         is_sequential: bool = False,
         claim: Claim | None = None,
-        trace_id: str | None = None,
+        parent: SpanPlace | None = None,
     ) -> tuple[Sequence[Command], bool]:
         """Store commands and set them going; and whether the same request had stored them before.
+
+        They join the trace of `parent`, or else of the code that asks; those of a batch are one trace in any case.
 
         Raises: ShuttingDown; HandlerNotFound, naming the first that nobody handles; Invalid where commands caused each
         other too deep; SessionNotFound; IdempotencyMismatch; StorageUnavailable.
@@ -83,7 +86,7 @@ class Commands:
             raise ShuttingDown("The server is shutting down. Try again shortly.")
         assert 0 < len(asked) <= MAX_BATCH, "the surface bounds a batch"
         await self._check_handlers(session, asked)
-        commands = self._made(caller, session, asked, is_sequential, trace_id)
+        commands = self._made(caller, session, asked, is_sequential, parent or current_place())
         change = AcceptCommands(session.key, commands, self._queue.worker, commands[0].created_at, claim)
         (outcome,) = await self._journal.commit((change,))
         if isinstance(outcome, Repeated):
@@ -105,13 +108,19 @@ class Commands:
             known.add(new.command_type)
 
     def _made(
-        self, caller: Caller, session: Session, asked: Sequence[NewCommand], is_sequential: bool, trace_id: str | None
+        self,
+        caller: Caller,
+        session: Session,
+        asked: Sequence[NewCommand],
+        is_sequential: bool,
+        parent: SpanPlace | None,
     ) -> tuple[Command, ...]:
         cause, now = current_command(), Instant(self._now())
         depth = 0 if cause is None else cause.depth + 1
         if depth > MAX_DEPTH:
             raise Invalid(f"Commands and events caused each other {MAX_DEPTH} deep; this one is not executed.")
         ids = [f"cmd_{self._new_id()}" for _ in asked]
+        trace_id = parent.trace_id if parent is not None else ids[0].removeprefix("cmd_")
         room = self._queue.room(depth)
         urgent = sorted(range(len(asked)), key=lambda index: -asked[index].priority)[:room]
         begun = set(urgent[:room]) if not is_sequential else {0} & set(urgent)
@@ -132,7 +141,8 @@ class Commands:
                 status=CommandStatus.EXECUTING if index in begun else CommandStatus.QUEUED,
                 waits_for=ids[index - 1] if is_sequential and index else None,
                 attempt=1 if index in begun else 0,
-                trace_id=trace_id or (cause.trace_id if cause is not None else None),
+                own_trace_id=trace_id if parent is not None or index else None,
+                parent_span=None if parent is None else parent.span_id,
                 started_at=now if index in begun else None,
             )
             for index, new in enumerate(asked)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from innkeeper.core.errors import SessionNotFound
 from innkeeper.core.handling import DummyEngineCommand, DummyEngineStatusUpdate
 from innkeeper.core.identity import Caller, Owner
 from innkeeper.core.sessions import Session
@@ -130,7 +131,8 @@ class Control:
 
     async def _session(self, owner: Owner, session_id: str) -> Session:
         session = await self._sessions.find(Caller(owner), session_id)
-        assert session is not None, "code of a session is executed while that exists"
+        if session is None:
+            raise SessionNotFound(f"Session {session_id!r} does not exist.", param="session_id")
         return session
 
     async def open_sandbox(self) -> None:

@@ -109,7 +109,9 @@ class Executions:
 
     def _spoke(self, live: LiveRun) -> None:
         if live.began_at is not None:
-            self._meter.first_text(live.run.agent_name, time.perf_counter() - live.began_at)
+            seconds = time.perf_counter() - live.began_at
+            live.timings.spoke(seconds)
+            self._meter.first_text(live.run.agent_name, seconds)
 
     # executing
 
@@ -215,7 +217,7 @@ def name_context(context: RunContext, run: Run, agent: ServedAgent, parameters: 
     """Tell the context which run it belongs to."""
     context.run_id, context.session_id, context.user_id = run.id, run.session_id, run.user_id
     context.owner, context.agent_name, context.agent_data = run.owner, run.agent_name, agent.data
-    context.metadata, context.attempt = run.metadata, run.attempt
+    context.metadata, context.attempt, context.place = run.metadata, run.attempt, run.place
     context.workflow = parameters.workflow
     context.variables = parameters.variables or {}
 

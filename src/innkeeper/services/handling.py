@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from innkeeper.core.commands import Command
+from innkeeper.core.context import get_context
 from innkeeper.core.errors import HandlerNotFound
 from innkeeper.core.handling import Command as CommandMessage
 from innkeeper.core.handling import Event as EventMessage
 from innkeeper.core.handling import made, named_command, named_event
 from innkeeper.core.times import Instant, isoformat
+from innkeeper.core.traces import SpanPlace
 from innkeeper.services.handlers import Handler, Handlers
 from innkeeper.services.source_code import SourceCode
 
@@ -29,6 +31,15 @@ _current: ContextVar[Command | None] = ContextVar("innkeeper_command", default=N
 def current_command() -> Command | None:
     """The command or reaction that this code handles, or `None` outside of a handler."""
     return _current.get()
+
+
+def current_place() -> SpanPlace | None:
+    """The span of the handler or the run that this code is part of, or `None` outside of both."""
+    command = _current.get()
+    if command is not None:
+        return command.place
+    context = get_context()
+    return None if context is None else context.place
 
 
 @dataclass(frozen=True, slots=True)

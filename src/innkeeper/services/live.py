@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 
 from innkeeper.core.changes import AppendEvents, Delivered, DeliverInjections, Fence, Outcome, Segment, Stale
@@ -32,6 +33,7 @@ from innkeeper.ports.journal import Journal
 from innkeeper.ports.readers import InjectionReader
 from innkeeper.services.assembling import Assembler
 from innkeeper.services.tails import Stop, Tail
+from innkeeper.services.timings import Timings
 
 _logger = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ class LiveRun(Tail):
         injections: InjectionReader,
         *,
         first: Segment | None = None,
+        timings: Timings | None = None,
         assembler: Assembler | None = None,
         on_disconnect: OnDisconnect = "continue",
         grace: float = 0.0,
@@ -78,6 +81,8 @@ class LiveRun(Tail):
         self._pending_count = 0
         self._notes: list[Note] = []
         self._bytes = 0
+        self.timings = timings or Timings(Instant(context.now()))
+        self._commit_began = 0.0
         self._in_flight: AppendEvents | None = None
         self._is_committing = False
         self._is_lost = False
@@ -212,6 +217,7 @@ class LiveRun(Tail):
 
     def _commit(self, change: AppendEvents) -> None:
         self._in_flight, self._is_committing = change, True
+        self._commit_began = time.perf_counter()
         self._journal.commit((change,), self.fence).add_done_callback(self._committed)
 
     def _committed(self, future: asyncio.Future[tuple[Outcome, ...]]) -> None:
@@ -224,6 +230,7 @@ class LiveRun(Tail):
             self._loop.call_later(_RETRY_SECONDS, self._commit, change)
             return
         self._in_flight, self._is_committing = None, False
+        self.timings.committed(self._commit_began)
         self.trouble = None
         if isinstance(future.result()[0], Stale):
             self._lose()

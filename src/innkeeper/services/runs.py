@@ -209,6 +209,7 @@ class Runs:
             self._journal,
             self._injections,
             first=accepted.first or change.first,
+            timings=acceptance.timings,
             on_disconnect=start.on_disconnect,
             grace=start.grace,
         )

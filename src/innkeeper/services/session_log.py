@@ -18,11 +18,12 @@ from innkeeper.core.identity import Caller
 from innkeeper.core.session_events import SERVER_TYPES, EventFilter, Note, SessionEvent, Source, sequence_of
 from innkeeper.core.sessions import Session
 from innkeeper.core.times import Instant
+from innkeeper.core.traces import SpanPlace
 from innkeeper.ports.journal import Journal
 from innkeeper.ports.readers import EventReader
 from innkeeper.services.command_queue import CommandQueue
 from innkeeper.services.handlers import checked_type
-from innkeeper.services.handling import Handling, current_command
+from innkeeper.services.handling import Handling, current_command, current_place
 from innkeeper.services.sessions import Sessions
 
 MAX_DATA = 256 * 1024
@@ -84,16 +85,23 @@ class SessionLog:
     # publishing
 
     async def publish(
-        self, caller: Caller, session: Session, new: NewEvent, claim: Claim | None = None
+        self,
+        caller: Caller,
+        session: Session,
+        new: NewEvent,
+        claim: Claim | None = None,
+        parent: SpanPlace | None = None,
     ) -> tuple[SessionEvent, bool]:
         """Store an event with the reactions to it; and whether the same request had stored it before.
+
+        The reactions join the trace of `parent`, or else of the code that publishes, or else are one of their own.
 
         Raises: Invalid; SessionNotFound if the session was deleted meanwhile; IdempotencyMismatch; TooBusy.
         """
         _check(new)
         cause = current_command()
         note = Note(new.event_type, Instant(self._now()), new.data, new.source, metadata=new.metadata)
-        reactions = await self._reactions(caller, session, new.event_type, cause)
+        reactions = await self._reactions(caller, session, new.event_type, cause, parent or current_place())
         change = PublishEvent(session.key, note, reactions, self._queue.worker, claim, caller.owner)
         (outcome,) = await self._journal.commit((change,))
         if isinstance(outcome, Repeated):
@@ -110,7 +118,12 @@ class SessionLog:
         return outcome.event
 
     async def _reactions(
-        self, caller: Caller, session: Session, event_type: str, cause: Command | None
+        self,
+        caller: Caller,
+        session: Session,
+        event_type: str,
+        cause: Command | None,
+        parent: SpanPlace | None,
     ) -> tuple[Command, ...]:
         names = await self._handling.find_events(session.key, session.id, event_type)
         if not names:
@@ -119,9 +132,11 @@ class SessionLog:
         if depth > MAX_DEPTH:
             raise Invalid(f"Events and commands caused each other {MAX_DEPTH} deep; this one is not published.")
         room, now = self._queue.room(depth), Instant(self._now())
+        ids = [f"cmd_{self._new_id()}" for _ in names]
+        trace_id = parent.trace_id if parent is not None else ids[0].removeprefix("cmd_")
         return tuple(
             Command(
-                id=f"cmd_{self._new_id()}",
+                id=ids[index],
                 owner=caller.owner,
                 user_id=session.user_id,
                 session_key=session.key,
@@ -133,6 +148,8 @@ class SessionLog:
                 depth=depth,
                 attempt=1 if index < room else 0,
                 status=CommandStatus.EXECUTING if index < room else CommandStatus.QUEUED,
+                own_trace_id=trace_id if parent is not None or index else None,
+                parent_span=None if parent is None else parent.span_id,
                 started_at=now if index < room else None,
             )
             for index, name in enumerate(names)

@@ -26,6 +26,7 @@ from innkeeper.services.assembling import Assembler
 from innkeeper.services.following import TIMED_OUT, replayed
 from innkeeper.services.live import LiveRun
 from innkeeper.services.tails import Ending, Stop
+from innkeeper.services.timings import Timings
 
 _FIRST_RETRY, _LAST_RETRY = 0.1, 5.0
 
@@ -64,6 +65,8 @@ class Settlements:
         self._new_id = new_id
         self._shows_errors = shows_errors
         self._meter = meter
+        self.on_end: Callable[[Run], None] | None = None
+        """Hears of each run that was ended here, as it was before."""
 
     async def settle(
         self, live: LiveRun, description: AgentDescription | None, failure: BaseException | None
@@ -74,13 +77,15 @@ class Settlements:
         ending = self._ending(live, failure)
         notes = live.take_notes()
         change = self._change(
-            live.run, live.assembler, ending, live.last_segment, self._records(live, description), notes
+            live.run, live.assembler, ending, live.last_segment, self._records(live, description), notes, live.timings
         )
         outcome = await self._commit(live, change)
         live.context.line = None
         if isinstance(outcome, Ended):
             seconds = None if live.began_at is None else time.perf_counter() - live.began_at
             self._meter.run_ended(live.run.agent_name, ending.status, seconds, ending.usage)
+            if self.on_end is not None:
+                self.on_end(live.run)
         if not isinstance(outcome, Stale):
             live.publish(change.segment)
             live.finish(ending)
@@ -133,6 +138,7 @@ class Settlements:
         cut: Callable[..., Segment],
         records: tuple[CreditRecord, ...],
         notes: tuple[Note, ...] = (),
+        timings: Timings | None = None,
     ) -> EndRun:
         done = RunEnded(run.id, run.session_id, ending.status, ending.output, ending.usage, ending.finish_reason)
         events = (RunFailed(ending.error.code, ending.error.message), done) if ending.error else (done,)
@@ -152,6 +158,7 @@ class Settlements:
             steps=ending.steps,
             records=records,
             notes=notes,
+            timings=None if timings is None else timings.told(),
         )
 
     async def _commit(self, live: LiveRun, change: EndRun | ReleaseRun) -> Outcome:
@@ -206,4 +213,6 @@ class Settlements:
         (outcome,) = await self._journal.commit((change,), fence)
         if isinstance(outcome, Ended):
             self._meter.run_ended(run.agent_name, ending.status, None, ending.usage)
+            if self.on_end is not None:
+                self.on_end(run)
         return outcome

@@ -1,16 +1,21 @@
 """Source code: tools and handlers that clients registered, executed in the sandbox and nowhere else.
 
-Where the server does not execute clients' code there is no sandbox: then nothing can be registered, and nothing that
-had been is found.
+Where the server does not execute clients' code there is no sandbox: then nothing can be registered or executed, and
+what had been registered is shown, no more. Whoever may use a session may execute its tools; only an admin, or a token
+with the scope `code`, may register and unregister.
+Invariant: nothing here parses source; that is done in the sandbox, too.
 """
 
 from __future__ import annotations
 
-import ast
+import functools
+import inspect
+import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from innkeeper.core.changes import Missing
 from innkeeper.core.commands import Command
@@ -20,6 +25,7 @@ from innkeeper.core.errors import (
     CodeExecutionDisabled,
     CommandFailed,
     HandlerNotFound,
+    InnkeeperError,
     Invalid,
     SessionNotFound,
     ToolNotFound,
@@ -27,13 +33,24 @@ from innkeeper.core.errors import (
 from innkeeper.core.events import json_bytes
 from innkeeper.core.identity import Caller, Owner, Role
 from innkeeper.core.runs import Run
+from innkeeper.core.schemas import check, object_schema
 from innkeeper.core.sessions import Session
-from innkeeper.core.sources import MAX_SOURCE, MAX_STATE_VALUE, HandlerKind, SourceHandler, SourceTool
+from innkeeper.core.sources import (
+    MAX_SOURCE,
+    MAX_STATE_VALUE,
+    HandlerDeclaration,
+    HandlerKind,
+    SourceHandler,
+    SourceTool,
+    ToolDeclaration,
+)
 from innkeeper.core.times import Instant
 from innkeeper.core.tokens import CODE
 from innkeeper.ports.journal import Journal
 from innkeeper.ports.readers import SourceReader
 from innkeeper.ports.sandbox import CodeFailed, HostFunction, LimitExceeded, Limits, Sandbox
+
+_logger = logging.getLogger(__name__)
 
 _MAX_NESTED = 3
 """How deep tools may call tools: each level holds a place in the sandbox until the inner one has ended."""
@@ -85,17 +102,9 @@ class SourceCode:
         return self._sandbox is not None
 
     def _sandbox_for(self, caller: Caller) -> Sandbox:
-        if self._sandbox is None:
-            raise CodeExecutionDisabled(
-                f"This server does not execute source code; its operator can set {SETTING}.",
-                details={"setting": SETTING},
-            )
-        if not (caller.role is Role.ADMIN or CODE in caller.scopes):
-            raise CodeExecutionDisabled(
-                f"Source code is for an admin's token or one with the scope code ({SETTING}).",
-                details={"setting": SETTING, "scope": "code"},
-            )
-        return self._sandbox
+        sandbox = self._sandbox or _disabled()
+        _check_may_register(caller)
+        return sandbox
 
     # tools
 
@@ -115,17 +124,19 @@ class SourceCode:
         """
         sandbox = self._sandbox_for(caller)
         _check_size(source, "function_code")
-        schema = as_schema(parameters)
-        wanted = name if f"def {name}(" in source else None
+        schema = object_schema(parameters)
+        wanted = name if _defines(source, name) else None
         function = await sandbox.check_tool(source, wanted, tuple(schema["properties"]))
-        schema.setdefault("required", _required(source, function))
-        tool = SourceTool(session.key, name, description, schema, function, source, Instant(self._now()))
+        schema["required"] = list(dict.fromkeys((*schema.get("required", ()), *function.required)))
+        now = Instant(self._now())
+        tool = SourceTool(session.key, name, description, schema, now, function.name, source)
         if isinstance(await self._commit(AddTool(tool)), Missing):
             raise SessionNotFound(f"Session {session.id!r} does not exist.", param="session_id")
         return tool
 
-    async def tools(self, session_key: str) -> Sequence[SourceTool]:
-        return await self._sources.tools(session_key) if self._sandbox is not None else ()
+    async def tools(self, session: Session) -> Sequence[ToolDeclaration]:
+        """All of a session's, whether or not they are executed now."""
+        return await self._sources.tools(session.key)
 
     async def tools_of(self, run: Run) -> Sequence[SessionTool]:
         """What a run's agent may call beside its own tools."""
@@ -135,20 +146,23 @@ class SourceCode:
             for tool in await self._sources.tools(run.session_key)
         ]
 
-    async def remove_tool(self, session: Session, name: str) -> None:
-        """Raises: ToolNotFound."""
+    async def remove_tool(self, caller: Caller, session: Session, name: str) -> None:
+        """Raises: ToolNotFound; CodeExecutionDisabled for a caller who may not."""
+        if await self._sources.tool(session.key, name) is None:
+            raise _no_tool(name)
+        _check_may_register(caller)
         if isinstance(await self._commit(RemoveTool(session.key, name)), Missing):
             raise _no_tool(name)
 
     async def call_tool(self, where: Where, name: str, arguments: Mapping[str, object]) -> object:
         """What a tool returns.
 
-        Raises: ToolNotFound; Invalid for arguments that do not fit; CommandFailed.
+        Raises: ToolNotFound; CodeExecutionDisabled; Invalid for arguments that do not fit; CommandFailed.
         """
-        tool = await self._sources.tool(where.session_key, name) if self._sandbox is not None else None
+        tool = await self._sources.tool(where.session_key, name)
         if tool is None:
             raise _no_tool(name)
-        check_arguments(tool, arguments)
+        check(arguments, tool.parameters, "arguments")
         return await self._call(where, tool.source, tool.function, arguments)
 
     # handlers
@@ -164,21 +178,25 @@ class SourceCode:
         _check_size(source, "handler_function")
         function = await sandbox.check_handler(source, None)
         handler = SourceHandler(
-            f"hdl_{self._new_id()}", session.key, kind, type, function, source, Instant(self._now())
+            f"hdl_{self._new_id()}", session.key, kind, type, Instant(self._now()), function, source
         )
         if isinstance(await self._commit(AddHandler(handler)), Missing):
             raise SessionNotFound(f"Session {session.id!r} does not exist.", param="session_id")
         return handler
 
-    async def remove_handlers(self, session: Session, kind: HandlerKind, type: str) -> None:
-        """Raises: HandlerNotFound."""
-        if isinstance(await self._commit(RemoveHandlers(session.key, kind, type)), Missing):
-            raise HandlerNotFound(f"No {kind} handler is registered for {type} in this session.", param=f"{kind}_type")
+    async def remove_handlers(self, caller: Caller, session: Session, kind: HandlerKind, type: str) -> None:
+        """Raises: HandlerNotFound; CodeExecutionDisabled for a caller who may not."""
+        if await self._sources.handlers(session.key, kind, type):
+            _check_may_register(caller)
+            if not isinstance(await self._commit(RemoveHandlers(session.key, kind, type)), Missing):
+                return
+        raise HandlerNotFound(f"No {kind} handler is registered for {type} in this session.", param=f"{kind}_type")
 
-    async def handlers(self, session_key: str, kind: HandlerKind, type: str) -> Sequence[SourceHandler]:
+    async def handlers(self, session_key: str, kind: HandlerKind, type: str) -> Sequence[HandlerDeclaration]:
+        """Those that would be called now."""
         return await self._sources.handlers(session_key, kind, type) if self._sandbox is not None else ()
 
-    async def registered(self, session: Session, kind: HandlerKind) -> Sequence[SourceHandler]:
+    async def registered(self, session: Session, kind: HandlerKind) -> Sequence[HandlerDeclaration]:
         """All of a session's, whether or not they are executed now."""
         return await self._sources.handlers(session.key, kind)
 
@@ -189,8 +207,9 @@ class SourceCode:
 
         Raises: HandlerNotFound if it was unregistered meanwhile; CommandFailed.
         """
-        found = await self.handlers(command.session_key, kind, type)
-        handler = next((one for one in found if one.id == handler_id), None)
+        handler = None
+        if self._sandbox is not None and handler_id is not None:
+            handler = await self._sources.handler(command.session_key, kind, type, handler_id)
         if handler is None:
             raise HandlerNotFound(f"The handler for {type} was unregistered meanwhile.", param=f"{kind}_type")
         where = Where(command.owner, command.session_key, command.session_id)
@@ -201,10 +220,10 @@ class SourceCode:
     async def _call(
         self, where: Where, source: str, function: str, arguments: Mapping[str, object] | tuple[object, ...]
     ) -> object:
-        assert self._sandbox is not None, "code is found only where it can be executed"
+        sandbox = self._sandbox or _disabled()
         try:
-            hosts = self._hosts(where)
-            outcome = await self._sandbox.call(source, function, arguments, hosts=hosts, limits=self._limits)
+            hosts = {name: _guarded(name, function) for name, function in self._hosts(where).items()}
+            outcome = await sandbox.call(source, function, arguments, hosts=hosts, limits=self._limits)
         except LimitExceeded as error:
             raise CommandFailed(
                 f"The code exceeded its limit of {_LIMITS.get(error.limit, error.limit)} and was ended.",
@@ -217,26 +236,27 @@ class SourceCode:
     def _hosts(self, where: Where) -> Mapping[str, HostFunction]:
         """What code may do beyond computing: things of its own session."""
 
-        async def publish_event(
-            event_type: str, data: dict[str, object] | None = None, metadata: dict[str, object] | None = None
-        ) -> object:
+        async def publish_event(event_type: str, data: Any = None, metadata: Any = None) -> object:
             assert self.publish is not None, "there is a log wherever code is executed"
-            return await self.publish(where, event_type, data or {}, metadata or {})
+            _check_text(event_type, "event_type")
+            return await self.publish(where, event_type, _members(data, "data"), _members(metadata, "metadata"))
 
-        async def call_tool(name: str, arguments: dict[str, object] | None = None) -> object:
+        async def call_tool(name: str, arguments: Any = None) -> object:
             if where.nested >= _MAX_NESTED:
                 raise Invalid(f"Tools may call tools {_MAX_NESTED} deep.")
             inner = Where(where.owner, where.session_key, where.session_id, where.nested + 1)
-            return await self.call_tool(inner, str(name), arguments or {})
+            return await self.call_tool(inner, _check_text(name, "name"), _members(arguments, "arguments"))
 
         async def get_state(name: str) -> object:
-            return await self._sources.state(where.session_key, checked_state_name(name))
+            return await self._sources.state(where.session_key, _checked_state_name(name))
 
         async def set_state(name: str, value: object) -> None:
+            _checked_state_name(name)
             if len(json_bytes(value)) > MAX_STATE_VALUE:
                 raise Invalid(f"A value may have at most {MAX_STATE_VALUE // 1024} KiB of JSON.", param="value")
-            change = SetState(where.session_key, checked_state_name(name), value, Instant(self._now()))
-            await self._commit(change)
+            change = SetState(where.session_key, name, value, Instant(self._now()))
+            if isinstance(await self._commit(change), Missing):
+                raise SessionNotFound(f"Session {where.session_id!r} does not exist.", param="session_id")
 
         return {
             "publish_event": publish_event,
@@ -260,74 +280,59 @@ _LIMITS = {
 }
 
 
-def _required(source: str, function: str) -> list[str]:
-    """The parameters of a function, which has been checked, that have no default."""
-    for node in reversed(ast.parse(source).body):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == function:
-            told = node.args
-            plain = [*told.posonlyargs, *told.args]
-            needed = plain[: len(plain) - len(told.defaults)]
-            named = [one for one, value in zip(told.kwonlyargs, told.kw_defaults, strict=True) if value is None]
-            return [one.arg for one in (*needed, *named)]
-    return []
+def _defines(source: str, name: str) -> bool:
+    """Whether a function of that name seems to stand at the top level; the sandbox looks closer."""
+    return re.search(rf"^(?:async[ \t]+)?def[ \t]+{re.escape(name)}[ \t]*\(", source, re.MULTILINE) is not None
 
 
-def as_schema(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON schema of a tool's arguments, from one, or from its properties alone.
+def _guarded(name: str, function: HostFunction) -> HostFunction:
+    """Tells code what was meant for it, and not what went wrong inside of the server."""
+    signature = inspect.signature(function)
 
-    Raises: Invalid.
-    """
-    is_whole = parameters.get("type") == "object" and isinstance(parameters.get("properties"), Mapping)
-    properties = parameters["properties"] if is_whole else parameters
-    for name, told in properties.items():
-        if not isinstance(name, str) or not name.isidentifier():
-            raise Invalid(f"parameters.{name}: must be named as Python names a parameter.", param=f"parameters.{name}")
-        if not isinstance(told, Mapping):
-            raise Invalid(f"parameters.{name}: must be a JSON schema, an object.", param=f"parameters.{name}")
-    if not is_whole:
-        return {"type": "object", "properties": dict(properties), "additionalProperties": False}
-    unknown = [name for name in parameters.get("required", ()) if name not in properties]
-    if unknown:
-        raise Invalid(f"parameters.required: {unknown[0]!r} is none of the properties.", param="parameters.required")
-    return dict(parameters)
+    @functools.wraps(function)
+    async def guarded(*positional: object, **named: object) -> object:
+        try:
+            signature.bind(*positional, **named)
+        except TypeError as error:
+            raise Invalid(f"{name}: {error}.") from None
+        try:
+            return await function(*positional, **named)
+        except InnkeeperError:
+            raise
+        except Exception as error:
+            _logger.exception("the host function %s failed", name)
+            raise CommandFailed(f"{name}: The server failed to do this.") from error
 
-
-_TYPES: Mapping[str, tuple[type, ...]] = {
-    "string": (str,),
-    "integer": (int,),
-    "number": (int, float),
-    "boolean": (bool,),
-    "array": (list,),
-    "object": (dict,),
-    "null": (type(None),),
-}
+    return guarded
 
 
-def check_arguments(tool: SourceTool, arguments: Mapping[str, object]) -> None:
-    """Raises: Invalid that names the first argument that does not fit the tool's schema."""
-    properties: Mapping[str, Any] = tool.parameters.get("properties", {})  # type: ignore[assignment]
-    required: Sequence[str] = tool.parameters.get("required", ())  # type: ignore[assignment]
-    for name in required:
-        if name not in arguments:
-            raise Invalid(f"arguments.{name}: is required.", param=f"arguments.{name}")
-    for name, value in arguments.items():
-        if name not in properties:
-            raise Invalid(f"arguments.{name}: {tool.name} has no such parameter.", param=f"arguments.{name}")
-        wanted = properties[name].get("type")
-        allowed = [wanted] if isinstance(wanted, str) else wanted or []
-        if allowed and not any(_fits(value, str(kind)) for kind in allowed):
-            told = " or ".join(map(str, allowed))
-            raise Invalid(f"arguments.{name}: must be of type {told}.", param=f"arguments.{name}")
+def _disabled() -> NoReturn:
+    raise CodeExecutionDisabled(
+        f"This server does not execute source code; its operator can set {SETTING}.", details={"setting": SETTING}
+    )
 
 
-def _fits(value: object, kind: str) -> bool:
-    if isinstance(value, bool):
-        return kind == "boolean"
-    return isinstance(value, _TYPES.get(kind, (object,)))
+def _check_may_register(caller: Caller) -> None:
+    if not (caller.role is Role.ADMIN or CODE in caller.scopes):
+        raise CodeExecutionDisabled(
+            f"Source code is for an admin's token or one with the scope {CODE} ({SETTING}).",
+            details={"setting": SETTING, "scope": CODE},
+        )
 
 
-def checked_state_name(name: object) -> str:
-    """Raises: Invalid."""
+def _check_text(value: object, param: str) -> str:
+    if not isinstance(value, str):
+        raise Invalid(f"{param}: must be a text.", param=param)
+    return value
+
+
+def _members(value: object, param: str) -> Mapping[str, object]:
+    if not isinstance(value, dict | None):
+        raise Invalid(f"{param}: must be a dict.", param=param)
+    return value or {}
+
+
+def _checked_state_name(name: object) -> str:
     if not isinstance(name, str) or not 0 < len(name) <= 128:
         raise Invalid("The name of a state is a text of 1 to 128 characters.", param="name")
     return name

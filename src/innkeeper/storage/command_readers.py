@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import bindparam, func, literal_column, select
 
@@ -48,6 +49,26 @@ _OPEN_IN = Statement(
 _COUNT_QUEUED = Statement(select(func.count()).select_from(_table).where(_is_queued), returns=True)
 _COUNT_EXECUTING = Statement(select(func.count()).select_from(_table).where(_is_executing), returns=True)
 
+_SILENT: Mapping[str, Any] = {
+    "parameters": literal_column("'{}'"),
+    "metadata": literal_column("'{}'"),
+    "result": literal_column("NULL"),
+}
+"""What stands for what was said to and by handlers, which may be long."""
+_quiet_columns = [_SILENT[one.name].label(one.name) if one.name in _SILENT else one for one in COMMAND_COLUMNS]
+_is_own = (_table.c.organization == bindparam("by_organization")) & (_table.c.owner == bindparam("by_owner"))
+_OWN_TRACE = Statement(
+    select(*_quiet_columns).where(_is_own, _table.c.id == bindparam("by_id"), _table.c.trace_id.is_(None)),
+    returns=True,
+)
+_OF_TRACE = Statement(
+    select(*_quiet_columns)
+    .where(_is_own, _table.c.trace_id == bindparam("by_trace"))
+    .order_by(_table.c.id)
+    .limit(bindparam("limit")),
+    returns=True,
+)
+
 
 class StoredCommands:
     """Implements `ports.readers.CommandReader`."""
@@ -83,3 +104,17 @@ class StoredCommands:
         queued = await self._fetch(_COUNT_QUEUED, {}, is_quick=True)
         executing = await self._fetch(_COUNT_EXECUTING, {}, is_quick=True)
         return [("queued", queued[0][0]), ("executing", executing[0][0])]
+
+    async def of_trace(self, caller: Caller, trace_id: str, limit: int) -> Sequence[Command]:
+        values = {
+            "by_organization": caller.owner.organization,
+            "by_owner": caller.owner.user,
+            "by_id": f"cmd_{trace_id}",
+            "by_trace": trace_id,
+            "limit": limit,
+        }
+        rows = [
+            *await self._fetch(_OWN_TRACE, values, is_quick=True),
+            *await self._fetch(_OF_TRACE, values),
+        ]
+        return [command_of(row) for row in rows[:limit]]

@@ -30,7 +30,6 @@ _COLUMNS = (
     _events.c.run_id,
     _events.c.metadata,
 )
-_MAX_OF_RUN = 10_000
 _key = _events.c.session_key == bindparam("by_key")
 _type = _events.c.event_type == bindparam("by_type")
 _LENGTH = Statement(select(_sessions.c.sequence).where(_sessions.c.key == bindparam("by_key")), returns=True)
@@ -78,6 +77,7 @@ _OF_RUN = Statement(
     .where(
         _key,
         _events.c.sequence >= _runs.c.started_sequence,
+        _events.c.sequence > bindparam("after", type_=BigInteger),
         _events.c.sequence <= func.coalesce(_runs.c.ended_sequence, literal_column(str(2**62))),
         _events.c.run_id == bindparam("by_run"),
     )
@@ -134,8 +134,11 @@ class StoredEvents:
         rows = await self._fetch(PAGE, values, is_quick=limit <= 1000)
         return [_event_of(session, row) for row in rows]
 
-    async def of_run(self, session_key: str, run_id: str) -> Sequence[SessionEvent]:
-        rows = await self._fetch(_OF_RUN, {"by_key": session_key, "by_run": run_id, "limit": _MAX_OF_RUN})
+    async def of_run(
+        self, session_key: str, run_id: str, *, after: int = 0, limit: int = 10_000
+    ) -> Sequence[SessionEvent]:
+        wanted = {"by_key": session_key, "by_run": run_id, "after": after, "limit": limit}
+        rows = await self._fetch(_OF_RUN, wanted)
         return [_row_of(session_key, "", row) for row in rows]
 
 

@@ -164,6 +164,24 @@ _HAS_QUEUED = Statement(
     .limit(literal_column("1")),
     returns=True,
 )
+_SILENT: Mapping[str, Any] = {
+    "input": literal_column("'[]'"),
+    "output": literal_column("NULL"),
+    "metadata": literal_column("'{}'"),
+}
+"""What stands for what was said in a run, which may be long."""
+_quiet_columns = [_SILENT[one.name].label(one.name) if one.name in _SILENT else one for one in RUN_COLUMNS]
+_OWN_TRACE = Statement(
+    select(*_quiet_columns).where(_owned(_runs), _runs.c.id == bindparam("by_id"), _runs.c.trace_id.is_(None)),
+    returns=True,
+)
+_OF_TRACE = Statement(
+    select(*_quiet_columns)
+    .where(_owned(_runs), _runs.c.trace_id == bindparam("by_trace"))
+    .order_by(_runs.c.id)
+    .limit(bindparam("limit")),
+    returns=True,
+)
 _injections = schema.injections
 _FIND_INJECTION = Statement(
     select(*INJECTION_COLUMNS).where(_owned(_injections), _injections.c.id == bindparam("by_id")), returns=True
@@ -345,6 +363,14 @@ class StoredRuns:
 
     async def has_queued(self) -> bool:
         return bool(await self._fetch(_HAS_QUEUED, {}, is_quick=True))
+
+    async def of_trace(self, caller: Caller, trace_id: str, limit: int) -> Sequence[Run]:
+        values = {**_visible(caller), "by_id": f"run_{trace_id}", "by_trace": trace_id, "limit": limit}
+        rows = [
+            *await self._fetch(_OWN_TRACE, values, is_quick=True),
+            *await self._fetch(_OF_TRACE, values, is_quick=True),
+        ]
+        return [run_of(row) for row in rows[:limit]]
 
 
 class StoredInjections:

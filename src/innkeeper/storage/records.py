@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from innkeeper.core.changes import Segment
+from innkeeper.core.events import json_bytes
 from innkeeper.core.identity import Owner
 from innkeeper.core.injections import Injection, InjectionStatus
 from innkeeper.core.messages import Message, from_dict
@@ -29,7 +30,8 @@ def dumps(value: Any) -> str:
     try:
         return "{}" if value == {} else _encoder.encode(value).decode()
     except UnicodeEncodeError:
-        return plain(json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str))
+        finite = json.loads(json_bytes(value))  # Python would write NaN as no JSON parser reads it
+        return plain(json.dumps(finite, ensure_ascii=False, separators=(",", ":")))
 
 
 loads = msgspec.json.decode
@@ -121,6 +123,7 @@ def run_of(row: Row) -> Run:
         started_at=cell["started_at"],
         ended_at=cell["ended_at"],
         own_trace_id=cell["trace_id"],
+        parent_span=cell["parent_span"],
     )
 
 

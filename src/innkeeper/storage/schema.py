@@ -128,7 +128,8 @@ runs = Table(
     Column("injections", BigInteger, nullable=False, server_default="0"),
     Column("cancel_requested", SmallInteger, nullable=False, server_default="0"),
     Column("trace_id", String),
-    Index("runs_of_traces", "trace_id", sqlite_where=text("trace_id IS NOT NULL"),
+    Column("parent_span", String),
+    Index("runs_of_traces", "trace_id", "organization", "owner", "id", sqlite_where=text("trace_id IS NOT NULL"),
           postgresql_where=text("trace_id IS NOT NULL")),
     Index("runs_by_age", "organization", "owner", "id"),
     Index("runs_by_session", "session_key", "id"),
@@ -277,6 +278,7 @@ commands = Table(
     Column("result", Text),
     Column("error", Text),
     Column("trace_id", String),
+    Column("parent_span", String),
     Column("created_at", BigInteger, nullable=False),
     Column("started_at", BigInteger),
     Column("ended_at", BigInteger),
@@ -287,7 +289,7 @@ commands = Table(
           postgresql_where=text("status = 'executing'")),
     Index("commands_that_wait", "waits_for", sqlite_where=text("waits_for IS NOT NULL"),
           postgresql_where=text("waits_for IS NOT NULL")),
-    Index("commands_of_traces", "trace_id", sqlite_where=text("trace_id IS NOT NULL"),
+    Index("commands_of_traces", "trace_id", "organization", "owner", "id", sqlite_where=text("trace_id IS NOT NULL"),
           postgresql_where=text("trace_id IS NOT NULL")),
 )  # fmt: skip
 

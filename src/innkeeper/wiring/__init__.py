@@ -2,7 +2,7 @@
 
 from innkeeper.wiring.assembly import Started, runtime_settings, token_parts
 from innkeeper.wiring.kernels import Kernel, kernels
-from innkeeper.wiring.openings import Store, open_bus, open_sandbox, open_store, store_label
+from innkeeper.wiring.openings import Store, open_bus, open_sandbox, open_span_sink, open_store, store_label
 
 __all__ = [
     "Kernel",
@@ -11,6 +11,7 @@ __all__ = [
     "kernels",
     "open_bus",
     "open_sandbox",
+    "open_span_sink",
     "open_store",
     "runtime_settings",
     "store_label",

@@ -29,13 +29,15 @@ from innkeeper.services.session_tails import SessionTails
 from innkeeper.services.sessions import Sessions
 from innkeeper.services.settlements import Settlements
 from innkeeper.services.tokens import Digests, Tokens
+from innkeeper.services.trace_export import TraceExport
+from innkeeper.services.traces import Traces
 from innkeeper.services.wakes import Wakes
 from innkeeper.services.webhooks import Deliveries, Webhooks
 from innkeeper.telemetry.logs import LogWriter
 from innkeeper.telemetry.measures import Measures
 from innkeeper.telemetry.retention import LogRetention
 from innkeeper.webhooks.senders import HttpSender
-from innkeeper.wiring.openings import Store, open_bus, open_sandbox
+from innkeeper.wiring.openings import Store, open_bus, open_sandbox, open_span_sink
 
 
 @dataclass(slots=True)
@@ -53,6 +55,8 @@ class Started:
     log_retention: LogRetention
     session_tails: SessionTails
     control: Control
+    traces: Traces
+    trace_export: TraceExport | None
     tokens: Tokens
     credentials: Credentials
     loop: asyncio.AbstractEventLoop
@@ -69,6 +73,8 @@ class _Shared:
     wakes: Wakes
     measures: Measures
     neighbours: Neighbours
+    traces: Traces
+    trace_export: TraceExport | None
 
 
 async def open_services(
@@ -80,7 +86,9 @@ async def open_services(
     """
     worker = new_id()
     wakes = Wakes(open_bus(settings) if store.is_shared else MemoryBus(), worker)
-    shared = _Shared(settings, agents, store, worker, wakes, measures, Neighbours())
+    traces = Traces(runs=store.runs, commands=store.commands, events=store.events)
+    export = _trace_export(settings, store, traces)
+    shared = _Shared(settings, agents, store, worker, wakes, measures, Neighbours(), traces, export)
     started = _assembled(shared, handlers)
     try:
         await started.control.open_sandbox()
@@ -92,6 +100,8 @@ async def open_services(
         raise
     started.log_writer.open()
     started.log_retention.open()
+    if export is not None:
+        export.open()
     return started
 
 
@@ -108,6 +118,7 @@ def _assembled(shared: _Shared, handlers: Handlers) -> Started:
         on_deletion=tails.grew,
     )
     control = _control(shared, handlers, sessions, tails)
+    control.queue.on_end = None if shared.trace_export is None else shared.trace_export.ended
     neighbours.on_growth = tails.grew
     neighbours.on_work, neighbours.on_look = control.queue.wake, control.queue.look
     neighbours.tools_of = control.code.tools_of if control.code.is_enabled else None
@@ -123,6 +134,8 @@ def _assembled(shared: _Shared, handlers: Handlers) -> Started:
         log_retention=LogRetention(store.journal, store.logs, now=now, days=settings.log_days),
         session_tails=tails,
         control=control,
+        traces=shared.traces,
+        trace_export=shared.trace_export,
         tokens=tokens,
         credentials=Credentials(tokens=tokens, journal=store.journal, now=now),
         loop=asyncio.get_running_loop(),
@@ -132,6 +145,7 @@ def _assembled(shared: _Shared, handlers: Handlers) -> Started:
 def _runs(shared: _Shared) -> Runs:
     settings, store, meter = shared.settings, shared.store, shared.measures.meter
     settlements = Settlements(store.journal, now, new_id, shows_errors=settings.debug, meter=meter)
+    settlements.on_end = None if shared.trace_export is None else shared.trace_export.ended
     limits = RunLimits(
         run_seconds=settings.run_seconds,
         in_background=settings.background_runs,
@@ -209,6 +223,12 @@ def _control(shared: _Shared, handlers: Handlers, sessions: Sessions, tails: Ses
         shows_errors=shared.settings.debug,
     )
     return Control(shared.store, sessions, belongings, shared.worker)
+
+
+def _trace_export(settings: Settings, store: Store, traces: Traces) -> TraceExport | None:
+    """Raises: MissingDependency."""
+    sink = open_span_sink(settings)
+    return None if sink is None else TraceExport(runs=store.runs, traces=traces, sink=sink)
 
 
 def let_go(log_writer: LogWriter, store: Store) -> None:

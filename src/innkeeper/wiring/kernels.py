@@ -34,6 +34,7 @@ from innkeeper.wiring.assembly import Started, let_go, open_services
 from innkeeper.wiring.openings import open_store, store_label
 
 FINALIZE_SECONDS = 3.0
+EXPORT_SECONDS = 1.0
 
 
 kernels: weakref.WeakSet[Kernel] = weakref.WeakSet()
@@ -59,6 +60,7 @@ class Kernel:
             status=self.status,
             configuration=self.configuration,
             shows_errors=settings.debug,
+            is_tracing=settings.enable_tracing,
             created=int(time.time()),
             modes=frozenset(settings.allowed_modes),
             meter=self._measures.meter,
@@ -164,6 +166,8 @@ class Kernel:
         await started.control.close()
         await started.session_tails.cut()
         await self.house.finished(FINALIZE_SECONDS)
+        if started.trace_export is not None:
+            await started.trace_export.close(EXPORT_SECONDS)
         await started.credentials.close()
         await started.log_retention.close()
         await started.log_writer.close()

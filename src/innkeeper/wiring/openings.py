@@ -25,6 +25,8 @@ from innkeeper.ports.readers import (
     WorkerReader,
 )
 from innkeeper.ports.sandbox import Sandbox
+from innkeeper.ports.spans import SpanSink
+from innkeeper.version import __version__
 
 
 class Store(Protocol):
@@ -116,6 +118,22 @@ def open_sandbox(settings: Settings) -> Sandbox | None:
 
         return ProcessSandbox()
     return None
+
+
+def open_span_sink(settings: Settings) -> SpanSink | None:
+    """Where traces are exported to; none where they are not.
+
+    Raises: MissingDependency.
+    """
+    if settings.otlp_endpoint is None or not settings.enable_tracing:
+        return None
+    try:
+        from innkeeper.telemetry.spans import OtlpSpans
+    except ModuleNotFoundError as error:
+        raise MissingDependency(
+            f"OTEL_EXPORTER_OTLP_ENDPOINT needs the package {error.name}: pip install 'innkeeper[otel]'."
+        ) from error
+    return OtlpSpans(settings.otlp_endpoint, settings.otel_service_name, __version__)
 
 
 def open_bus(settings: Settings) -> Bus:

@@ -256,6 +256,7 @@ def test_the_dummy_runs_in_the_background_too(http: httpx2.Client) -> None:
         ({"configuration": []}, (422, "VALIDATION_ERROR", "configuration")),
         ({"configuration": {"temperature": 2.1}}, (422, "VALIDATION_ERROR", "configuration.temperature")),
         ({"configuration": {"temperature": "hot"}}, (422, "VALIDATION_ERROR", "configuration.temperature")),
+        ({"configuration": {"temperature": True}}, (422, "VALIDATION_ERROR", "configuration.temperature")),
         ({"configuration": {"max_tokens": 0}}, (422, "VALIDATION_ERROR", "configuration.max_tokens")),
         ({"configuration": {"max_tokens": True}}, (422, "VALIDATION_ERROR", "configuration.max_tokens")),
         ({"configuration": {"top_p": -1}}, (422, "VALIDATION_ERROR", "configuration.top_p")),

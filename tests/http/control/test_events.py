@@ -121,6 +121,8 @@ def test_pages_are_cut_by_type_place_and_time(http: httpx2.Client, session: str)
         ({"after": "x"}, "after"),
         ({"after": -1}, "after"),
         ({"since": "yesterday"}, "since"),
+        ({"since": "1700000000"}, "since"),
+        ({"until": "0.5"}, "until"),
         ({"until": "2026-01-01T00:00:00"}, "until"),
         ({"event_type": "x" * 129}, "event_type"),
     ],

@@ -27,6 +27,7 @@ from innkeeper.http.control.views import CommandView
 from innkeeper.http.deps import CallerDep, ServicesDep
 from innkeeper.http.problems import problems
 from innkeeper.http.routes import needs, surface
+from innkeeper.http.traceparents import parent_of, trace_headers
 from innkeeper.services.commands import NewCommand
 
 router = surface(prefix="/api/sessions/{session_id}/commands", tags=["Control: commands"])
@@ -116,7 +117,10 @@ async def execute_command(
     control = services.control
     session = await services.sessions.get(caller, session_id)
     claim = claim_of(request, request.scope["innkeeper.body"])
-    (command, *_), is_repeated = await control.commands.accept(caller, session, [body.asked()], claim=claim)
+    (command, *_), is_repeated = await control.commands.accept(
+        caller, session, [body.asked()], claim=claim, parent=parent_of(request)
+    )
+    response.headers.update(trace_headers(request, command.place))
     if is_repeated:
         response.headers[REPLAYED] = "true"
     if wait:
@@ -141,7 +145,9 @@ async def execute_batch(
         [one.asked() for one in body.commands],
         is_sequential=body.sequential,
         claim=claim_of(request, request.scope["innkeeper.body"]),
+        parent=parent_of(request),
     )
+    response.headers.update(trace_headers(request, accepted[0].place))
     if is_repeated:
         response.headers[REPLAYED] = "true"
     return CommandBatch(commands=[CommandView.of(command) for command in accepted])

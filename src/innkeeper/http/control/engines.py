@@ -58,7 +58,7 @@ _EXECUTE = problems(
 _ENGINE_IN_PATH = {"name": "engine_id", "in": "path", "required": True, "schema": {"type": "string"}}
 """Told by hand, because that route takes nothing but its body and the request."""
 
-Number = Annotated[float, Field(allow_inf_nan=False)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
 class Configuration(BaseModel):

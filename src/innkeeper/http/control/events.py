@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import Query, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from innkeeper.core.errors import (
     EventNotFound,
@@ -24,16 +23,17 @@ from innkeeper.core.times import Instant
 from innkeeper.http.claims import REPLAYED, claim_of
 from innkeeper.http.control.commands import TypeName
 from innkeeper.http.control.event_frames import shown
+from innkeeper.http.control.moments import Time
 from innkeeper.http.control.views import EventView
 from innkeeper.http.deps import MAX_CURSOR, CallerDep, Limit, ServicesDep
 from innkeeper.http.problems import problems
 from innkeeper.http.routes import needs, surface
+from innkeeper.http.traceparents import parent_of
 from innkeeper.services.session_log import NewEvent
 
 router = surface(prefix="/api/sessions/{session_id}/events", tags=["Control: events"])
 
 _READS = problems(Unauthorized, Forbidden, SessionNotFound, EventNotFound, Invalid, StorageUnavailable)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class NewEventRequest(BaseModel):
@@ -63,12 +63,8 @@ class EventList(BaseModel):
     total: int
 
 
-def instant_of(moment: datetime | None) -> Instant | None:
-    """Microseconds since the epoch."""
-    if moment is None:
-        return None
-    since = moment - _EPOCH
-    return Instant((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds)
+def _instant(moment: int | None) -> Instant | None:
+    return None if moment is None else Instant(moment)
 
 
 @router.post(
@@ -93,7 +89,7 @@ async def publish_event(
     session = await services.sessions.get(caller, session_id)
     claim = claim_of(request, request.scope["innkeeper.body"])
     event, is_repeated = await services.control.log.publish(
-        caller, session, NewEvent(body.event_type, body.data, body.metadata), claim
+        caller, session, NewEvent(body.event_type, body.data, body.metadata), claim, parent_of(request)
     )
     if is_repeated:
         response.headers[REPLAYED] = "true"
@@ -107,13 +103,13 @@ async def list_events(
     services: ServicesDep,
     event_type: Annotated[str | None, Query(max_length=128)] = None,
     after: Annotated[int, Query(ge=0, le=MAX_CURSOR, description="Only events beyond this `sequence`.")] = 0,
-    since: Annotated[AwareDatetime | None, Query(description="Only events from this moment on.")] = None,
-    until: Annotated[AwareDatetime | None, Query(description="Only events before this moment.")] = None,
+    since: Annotated[Time | None, Query(description="Only events from this moment on.")] = None,
+    until: Annotated[Time | None, Query(description="Only events before this moment.")] = None,
     limit: Limit = 50,
     offset: Annotated[int, Query(ge=0, le=MAX_CURSOR)] = 0,
 ) -> Any:
     """The session's events, oldest first. To read on, give the last `sequence` as `after`."""
-    wanted = EventFilter(event_type, after, instant_of(since), instant_of(until))
+    wanted = EventFilter(event_type, after, _instant(since), _instant(until))
     page, total = await services.control.log.page(caller, session_id, wanted, limit=limit, offset=offset)
     return {"events": [shown(event) for event in page], "total": total}
 

@@ -19,7 +19,7 @@ from innkeeper.core.errors import (
     Unauthorized,
     UnsupportedMediaType,
 )
-from innkeeper.core.sources import HandlerKind, SourceHandler
+from innkeeper.core.sources import HandlerDeclaration, HandlerKind
 from innkeeper.core.times import isoformat
 from innkeeper.http.control.commands import TypeName
 from innkeeper.http.deps import CallerDep, ServicesDep
@@ -29,6 +29,7 @@ from innkeeper.http.routes import needs, surface
 router = surface(prefix="/api/sessions/{session_id}/handlers", tags=["Control: handlers"])
 
 _READS = problems(Unauthorized, Forbidden, SessionNotFound, HandlerNotFound, Invalid, StorageUnavailable)
+_REMOVES = {**_READS, **problems(CodeExecutionDisabled)}
 _WRITES = problems(
     Unauthorized, CodeExecutionDisabled, SessionNotFound, HandlerConflict, Invalid, SourceRejected, PayloadTooLarge,
     UnsupportedMediaType, TooBusy, StorageUnavailable,
@@ -79,7 +80,7 @@ class HandlerView(BaseModel):
     created_at: str
 
     @classmethod
-    def of(cls, handler: SourceHandler, session_id: str) -> HandlerView:
+    def of(cls, handler: HandlerDeclaration, session_id: str) -> HandlerView:
         return cls(
             handler_id=handler.id,
             kind=handler.kind,
@@ -112,7 +113,7 @@ async def _unregister(
     session_id: str, caller: CallerDep, services: ServicesDep, kind: HandlerKind, type: str
 ) -> Response:
     session = await services.sessions.get(caller, session_id)
-    await services.control.code.remove_handlers(session, kind, type)
+    await services.control.code.remove_handlers(caller, session, kind, type)
     return Response(status_code=204)
 
 
@@ -144,7 +145,7 @@ async def list_event_handlers(session_id: str, caller: CallerDep, services: Serv
     return await _listed(session_id, caller, services, "event")
 
 
-@router.delete("/commands/{command_type}", status_code=204, responses=_READS, openapi_extra=needs("control:write"))
+@router.delete("/commands/{command_type}", status_code=204, responses=_REMOVES, openapi_extra=needs("control:write"))
 async def unregister_command_handler(
     session_id: str, command_type: str, caller: CallerDep, services: ServicesDep
 ) -> Response:
@@ -152,7 +153,7 @@ async def unregister_command_handler(
     return await _unregister(session_id, caller, services, "command", command_type)
 
 
-@router.delete("/events/{event_type}", status_code=204, responses=_READS, openapi_extra=needs("control:write"))
+@router.delete("/events/{event_type}", status_code=204, responses=_REMOVES, openapi_extra=needs("control:write"))
 async def unregister_event_handlers(
     session_id: str, event_type: str, caller: CallerDep, services: ServicesDep
 ) -> Response:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -23,6 +22,7 @@ from innkeeper.core.logs import NOBODY, Level, LogFilter, LogRecord, Source
 from innkeeper.core.redactions import LONGEST
 from innkeeper.core.times import Instant, isoformat
 from innkeeper.http.claims import REPLAYED, claim_of
+from innkeeper.http.control.moments import Time
 from innkeeper.http.deps import CallerDep, Limit, ServicesDep
 from innkeeper.http.problems import problems
 from innkeeper.http.requests import Named, printable
@@ -32,26 +32,13 @@ router = surface(prefix="/api/observability", tags=["Observability"])
 
 _MAX_METADATA = 16 * 1024
 _MAX_TEXT = 256
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-def _instant(value: object) -> object:
-    """Microseconds since the epoch. Raises: ValueError for what is no time, or one of nobody knows which zone."""
-    try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise ValueError("must be a time in ISO 8601 with its zone, such as 2026-01-31T12:00:00Z")
-    return (moment - _EPOCH) // timedelta(microseconds=1)
-
-
 LevelName = Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_lower)]
-Time = Annotated[int, BeforeValidator(_instant, json_schema_input_type=datetime)]
 
 
 class LogRequest(BaseModel):

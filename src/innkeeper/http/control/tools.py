@@ -22,7 +22,7 @@ from innkeeper.core.errors import (
     Unauthorized,
     UnsupportedMediaType,
 )
-from innkeeper.core.sources import SourceTool
+from innkeeper.core.sources import ToolDeclaration
 from innkeeper.core.times import isoformat
 from innkeeper.http.deps import CallerDep, ServicesDep
 from innkeeper.http.problems import problems
@@ -65,7 +65,7 @@ class ToolView(BaseModel):
     created_at: str
 
     @classmethod
-    def of(cls, tool: SourceTool, session_id: str) -> ToolView:
+    def of(cls, tool: ToolDeclaration, session_id: str) -> ToolView:
         return cls(
             name=tool.name,
             description=tool.description,
@@ -118,7 +118,7 @@ async def register_tool(session_id: str, body: NewTool, caller: CallerDep, servi
 async def list_tools(session_id: str, caller: CallerDep, services: ServicesDep) -> ToolList:
     """The tools that are registered in this session."""
     session = await services.sessions.get(caller, session_id)
-    tools = await services.control.code.tools(session.key)
+    tools = await services.control.code.tools(session)
     return ToolList(tools=[ToolView.of(tool, session.id) for tool in tools], total=len(tools))
 
 
@@ -126,7 +126,7 @@ async def list_tools(session_id: str, caller: CallerDep, services: ServicesDep) 
     "/{tool_name}/execute",
     responses={
         **_READS,
-        **problems(SessionNotFound, ToolNotFound, Invalid, CommandFailed, PayloadTooLarge, UnsupportedMediaType),
+        **problems(CodeExecutionDisabled, ToolNotFound, Invalid, CommandFailed, PayloadTooLarge, UnsupportedMediaType),
     },
     openapi_extra=needs("control:write"),
 )
@@ -141,9 +141,14 @@ async def execute_tool(
     )
 
 
-@router.delete("/{tool_name}", status_code=204, responses=_READS, openapi_extra=needs("control:write"))
+@router.delete(
+    "/{tool_name}",
+    status_code=204,
+    responses={**_READS, **problems(CodeExecutionDisabled)},
+    openapi_extra=needs("control:write"),
+)
 async def unregister_tool(session_id: str, tool_name: str, caller: CallerDep, services: ServicesDep) -> Response:
     """Forget a tool."""
     session = await services.sessions.get(caller, session_id)
-    await services.control.code.remove_tool(session, tool_name)
+    await services.control.code.remove_tool(caller, session, tool_name)
     return Response(status_code=204)

@@ -75,7 +75,7 @@ class CommandView(BaseModel):
             if error is None
             else CommandFailure(code=error.code, message=error.message, details=dict(error.details)),
             metadata=dict(command.metadata),
-            trace_id=command.trace_id or command.id.removeprefix("cmd_"),
+            trace_id=command.trace_id,
             created_at=isoformat(command.created_at),
             started_at=moment(command.started_at),
             ended_at=moment(command.ended_at),

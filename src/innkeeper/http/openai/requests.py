@@ -20,7 +20,7 @@ from innkeeper.http.messages import ChatMessage, message
 from innkeeper.http.openai.tools import checked_response_format, checked_tool_choice, checked_tools
 from innkeeper.http.requests import addressable, check_steers, printable
 
-Number = Annotated[float, Field(strict=False, allow_inf_nan=False)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
 class StreamOptions(BaseModel):

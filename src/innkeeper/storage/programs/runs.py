@@ -250,6 +250,7 @@ def _placed(run: Run, cell: Mapping[str, Any], status: RunStatus, first: Segment
         metadata=run.metadata,
         background=run.background,
         own_trace_id=run.own_trace_id,
+        parent_span=run.parent_span,
         started_at=run.created_at if status is RunStatus.RUNNING else None,
         last_seq=first.last_seq,
     )
@@ -296,6 +297,7 @@ def _run_cells(change: AcceptRun, cell: Mapping[str, Any], status: RunStatus, fi
         "injections": 0,
         "cancel_requested": 0,
         "trace_id": run.own_trace_id,
+        "parent_span": run.parent_span,
     }
 
 
@@ -331,6 +333,8 @@ def _ended_note(change: EndRun, agent_name: str) -> Note:
         "usage": shown_usage(usage),
         "steps": change.steps,
     }
+    if change.timings is not None:
+        told["timings"] = change.timings
     return session_events.run_ended(change.run_id, agent_name, told, change.now)
 
 

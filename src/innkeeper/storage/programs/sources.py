@@ -10,8 +10,7 @@ from innkeeper.core.errors import HandlerConflict, TooBusy, ToolConflict
 from innkeeper.core.sources import MAX_HANDLERS, MAX_STATE_NAMES, MAX_TOOLS
 from innkeeper.storage import schema
 from innkeeper.storage.programs import session_events
-from innkeeper.storage.programs.session_events import text_of
-from innkeeper.storage.records import plain
+from innkeeper.storage.records import dumps, plain
 from innkeeper.storage.statements import Program, Query, Statement
 
 _tools, _handlers, _state = schema.tools, schema.handlers, schema.session_state
@@ -75,7 +74,7 @@ def add_tool(change: AddTool, fence: Fence | None) -> Program:
             "session_key": tool.session_key,
             "name": tool.name,
             "description": plain(tool.description),
-            "parameters": text_of(tool.parameters),
+            "parameters": dumps(tool.parameters),
             "function": tool.function,
             "source": plain(tool.source),
             "created_at": tool.created_at,
@@ -85,7 +84,7 @@ def add_tool(change: AddTool, fence: Fence | None) -> Program:
 
 
 def remove_tool(change: RemoveTool, fence: Fence | None) -> Program:
-    gone = yield Query(_DELETE_TOOL, {"by_key": change.session_key, "by_name": change.name})
+    gone = yield Query(_DELETE_TOOL, {"by_key": change.session_key, "by_name": plain(change.name)})
     return Done() if gone else Missing()
 
 
@@ -119,7 +118,7 @@ def add_handler(change: AddHandler, fence: Fence | None) -> Program:
 
 
 def remove_handlers(change: RemoveHandlers, fence: Fence | None) -> Program:
-    by = {"by_key": change.session_key, "by_kind": change.kind, "by_type": change.type}
+    by = {"by_key": change.session_key, "by_kind": change.kind, "by_type": plain(change.type)}
     gone = yield Query(_DELETE_HANDLERS, by)
     return Done() if gone else Missing()
 
@@ -131,7 +130,7 @@ def set_state(change: SetState, fence: Fence | None) -> Program:
         return Done()
     if (yield from session_events.lock(change.session_key)) is None:
         return Missing()
-    value = text_of([change.value])
+    value = dumps([change.value])
     if (yield Query(_UPDATE_STATE, {**by, "new_value": value, "new_updated_at": change.now})):
         return Done()
     ((count,),) = yield Query(_COUNT_STATE, {"by_key": change.session_key})

@@ -14,7 +14,8 @@ def upgrade() -> None:
     op.add_column("sessions", sa.Column("token_digest", sa.String(), nullable=True))
     _index("sessions_by_token", "sessions", ["token_digest"], where="token_digest IS NOT NULL", unique=True)
     op.add_column("runs", sa.Column("trace_id", sa.String(), nullable=True))
-    _index("runs_of_traces", "runs", ["trace_id"], where="trace_id IS NOT NULL")
+    op.add_column("runs", sa.Column("parent_span", sa.String(), nullable=True))
+    _index("runs_of_traces", "runs", ["trace_id", "organization", "owner", "id"], where="trace_id IS NOT NULL")
     op.drop_table("session_events")  # it has been empty so far
     _session_events()
     _tell_of_earlier_runs()
@@ -101,6 +102,7 @@ def _commands() -> None:
         sa.Column("result", sa.Text(), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("trace_id", sa.String(), nullable=True),
+        sa.Column("parent_span", sa.String(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("started_at", sa.BigInteger(), nullable=True),
         sa.Column("ended_at", sa.BigInteger(), nullable=True),
@@ -109,7 +111,7 @@ def _commands() -> None:
     _index("commands_in_queue", "commands", ["rank", "id"], where="status = 'queued' AND waits_for IS NULL")
     _index("commands_held", "commands", ["worker"], where="status = 'executing'")
     op.create_index("commands_of_sessions", "commands", ["session_key", "id"])
-    _index("commands_of_traces", "commands", ["trace_id"], where="trace_id IS NOT NULL")
+    _index("commands_of_traces", "commands", ["trace_id", "organization", "owner", "id"], where="trace_id IS NOT NULL")
     _index("commands_that_wait", "commands", ["waits_for"], where="waits_for IS NOT NULL")
 
 
