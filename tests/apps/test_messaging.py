@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from innkeeper import (
     NamedEvent,
     ServerBase,
     bus,
+    get_context,
 )
 from innkeeper.config import load_settings
 from innkeeper.core.errors import CommandFailed, HandlerConflict, HandlerNotFound, Invalid, SessionNotFound, SetupError
@@ -147,3 +149,70 @@ def test_handlers_of_the_process_serve_every_app(tmp_path: Path) -> None:
                 assert told["result"] == "here"
     finally:
         bus.unregister_command_handler("Everywhere")
+
+
+@pytest.mark.parametrize("timeout", [0, 0.5, -1.0, 601, float("nan"), float("inf")])
+async def test_a_timeout_out_of_range_is_named(app: ServerBase, timeout: float) -> None:
+    with pytest.raises(Invalid, match="timeout: must be 1 to 600 seconds") as refused:
+        await bus.execute(DummyEngineCommand("x"), timeout=timeout)
+    assert refused.value.param == "timeout"
+
+
+@dataclass
+class Labelled(Command):
+    metadata: str = ""  # type: ignore[assignment]  # as a program without a type checker may have it
+    session_id: str = ""
+
+
+async def test_a_field_that_is_called_as_a_fact_is_keeps_what_was_said(app: ServerBase) -> None:
+    app.command(Labelled)(lambda command: [command.metadata, command.session_id, bool(command.command_id)])
+    assert await bus.execute(Labelled("mine", "theirs")) == ["mine", "theirs", True]
+
+
+async def test_a_handler_is_given_its_own_copy_as_json_has_it(app: ServerBase) -> None:
+    said = {"list": [1], "set": {1}, "tuple": (1, 2)}
+
+    @app.command("Change")
+    async def change(command: NamedCommand) -> list[Any]:
+        command.parameters["list"].append(2)
+        return [command.parameters["set"], command.parameters["tuple"]]
+
+    assert await bus.execute(NamedCommand("Change", said)) == ["{1}", [1, 2]]
+    assert said["list"] == [1]
+
+
+async def test_a_handler_sees_nothing_of_the_run_that_asked(app: ServerBase, http: httpx2.AsyncClient) -> None:
+    app.command("Where")(lambda command: [command.session_id, get_context() is None])
+
+    @app.agent("asking")
+    async def asking(messages: list[dict[str, Any]]) -> str:
+        return str(await bus.execute(NamedCommand("Where")))
+
+    answer = await http.post("/chat", json={"input": "it", "session_id": "seen"})
+    assert answer.json()["output"] == "['seen', True]"
+
+
+async def test_what_was_asked_is_done_even_if_whoever_asked_goes_away(
+    app: ServerBase, http: httpx2.AsyncClient
+) -> None:
+    heard: list[str] = []
+    app.command("Do")(lambda command: heard.append(f"command {command.number}"))
+    app.event("Done")(lambda event: heard.append(f"event {event.number}"))
+    await bus.publish(NamedEvent("Warm"))
+    for number in range(20):
+        for asking in (
+            bus.execute(NamedCommand("Do", {"number": number})),
+            bus.publish(NamedEvent("Done", {"number": number})),
+        ):
+            task = asyncio.ensure_future(asking)
+            for _ in range(number):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+    async with asyncio.timeout(5):
+        while True:
+            events = (await http.get("/api/sessions/bus/events", params={"limit": 200})).json()["events"]
+            accepted = [one for one in events if one["event_type"] in ("command_accepted", "Done")]
+            if accepted and len(heard) == len(accepted):
+                return
+            await asyncio.sleep(0.05)

@@ -18,6 +18,7 @@ from innkeeper import ServerBase, create_app, load_settings
 from innkeeper.http.control.streams import PERMISSION as stream_permission
 from innkeeper.http.dispatching import KEPT_NAMES
 from innkeeper.http.gates import PERMISSIONS, PUBLIC
+from innkeeper.http.outlines import TAGS
 from innkeeper.http.routes import SurfaceRoute
 from innkeeper.http.sockets import PERMISSION as chat_permission
 from innkeeper.testing import create_test_client
@@ -89,6 +90,26 @@ def test_every_operation_says_who_may_call_it_what_it_does_and_how_it_fails() ->
                 assert all(shape != {"schema": {}} for shape in response["content"].values()), where
         assert not (path.startswith("/v1") and "422" in told["responses"]), where
         assert "requestBody" not in told or {"400", "413", "415"} <= told["responses"].keys(), where
+
+
+def test_every_group_of_operations_says_what_it_is_for_and_each_operation_which_credentials_it_takes() -> None:
+    document = create_app(openapi_tags=[{"name": "Mine", "description": "My own."}]).openapi()
+    assert [tag["name"] for tag in document["tags"]] == ["Mine", *TAGS]
+    assert {tag for _, _, told in operations() for tag in told["tags"]} == set(TAGS)
+    known = document["components"]["securitySchemes"].keys()
+    for path, method, told in operations():
+        accepted = {name for one in told["security"] for name in one}
+        assert accepted <= known
+        assert bool(accepted) == (path not in OPEN_TO_ALL), f"{method} {path}"
+        assert ("SessionToken" in accepted) == path.startswith("/api/sessions/{session_id}"), f"{method} {path}"
+
+
+def test_what_the_control_plane_is_sent_has_an_example_to_try() -> None:
+    schemas = create_app().openapi()["components"]["schemas"]
+    for path, method, told in operations():
+        if path.startswith("/api/") and "requestBody" in told:
+            shape = told["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+            assert schemas[shape]["examples"], f"{method} {path}"
 
 
 @pytest.mark.parametrize("make", [create_app, ServerBase])

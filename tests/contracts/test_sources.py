@@ -275,7 +275,8 @@ async def test_many_who_put_a_value_aside_at_once_leave_one_of_theirs(store: Sto
 async def test_all_of_it_goes_with_its_session(store: Store) -> None:
     session, other = await a_session(store), await a_session(store, "t")
     for one in (session, other):
-        changes = [AddTool(a_tool(one)), AddHandler(a_handler(one)), AddHandler(a_handler(one, kind="event"))]
+        changes: list[Change] = [AddTool(a_tool(one)), AddHandler(a_handler(one))]
+        changes.append(AddHandler(a_handler(one, kind="event")))
         await commit(store, *changes, state(one, "a", 1))
     await commit(store, DeleteSession(session.key))
     assert [await store.sources.tools(one.key) == [] for one in (session, other)] == [True, False]

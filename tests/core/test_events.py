@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from innkeeper.core.events import TextDelta, ToolCalled, ToolReturned, payload, read, text_payloads
+from innkeeper.core.events import TextDelta, ToolCalled, ToolReturned, json_bytes, payload, read, text_payloads
 from innkeeper.services.assembling import Assembler
 
 
@@ -17,6 +17,15 @@ def _refuse(constant: str) -> None:
 
 _LOOP: list[Any] = [1]
 _LOOP.append(_LOOP)
+
+
+class _Wordless:
+    def __str__(self) -> str:
+        raise LookupError("no text")
+
+
+def _nested(levels: int) -> list[Any]:
+    return [_nested(levels - 1)] if levels > 1 else []
 
 
 @pytest.mark.parametrize(
@@ -29,6 +38,10 @@ _LOOP.append(_LOOP)
         (_LOOP, [1, "…"]),
         ("lone \ud800", "lone \ud800"),
         ({"at": complex(1, 2)}, {"at": "(1+2j)"}),
+        ([_Wordless(), 1], ["…", 1]),
+        ({_Wordless(): 1}, {"…": 1}),
+        ([10**5000, 10**4000], ["…", 10**4000]),
+        (["[" * 100] * 50 + _nested(50), ["[" * 100] * 50 + _nested(50)),
     ],
 )
 def test_whatever_a_tool_returns_is_json_that_every_client_reads(result: object, told: object) -> None:
@@ -36,6 +49,12 @@ def test_whatever_a_tool_returns_is_json_that_every_client_reads(result: object,
     assert b"\n" not in data
     assert json.loads(data, parse_constant=_refuse)["result"] == told
     assert read(data) == ToolReturned("statistics", "c1", told)
+
+
+def test_what_is_nested_too_deep_for_others_is_cut_off() -> None:
+    """Most parsers go on for some hundred levels, and Python for more."""
+    told = json_bytes(_nested(300)).decode()
+    assert told == "[" * 64 + '"\\u2026"' + "]" * 64
 
 
 _DEEP: list[Any] = []

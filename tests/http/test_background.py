@@ -31,6 +31,7 @@ def test_it_is_answered_at_once_and_its_end_is_found_later(http: httpx2.Client, 
         "run_id": told["run_id"],
         "session_id": "report",
         "agent_name": "conducted",
+        "trace_id": told["run_id"].removeprefix("run_"),
         "status": "queued",
     }
     assert performance.began.wait(10)

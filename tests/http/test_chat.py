@@ -23,6 +23,7 @@ def test_a_turn_is_answered_with_its_session_and_run(http: httpx2.Client) -> Non
         "agent_name": "busy",
         "session_id": told["session_id"],
         "run_id": told["run_id"],
+        "trace_id": told["run_id"].removeprefix("run_"),
         "steps": 1,
         "usage": {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15},
     }

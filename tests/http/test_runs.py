@@ -45,6 +45,7 @@ def test_a_run_tells_what_was_asked_and_answered(http: httpx2.Client) -> None:
         "background": False,
         "attempt": 1,
         "metadata": {"a": 1},
+        "trace_id": run_id.removeprefix("run_"),
     }
 
 

@@ -1,4 +1,4 @@
-"""A session's events in a real browser: the page that the control plane's clients know, and pages of strangers."""
+"""A real browser: a session's events on the page that the control plane's clients know, and the documentation."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from fastapi.responses import HTMLResponse
 
 from innkeeper import ServerBase
 from innkeeper.config import load_settings
+from innkeeper.http.outlines import TAGS
 from tests.support.browsers import opened_page
 from tests.support.inns import Inn, serve_inn
 
@@ -64,7 +65,7 @@ def an_inn(folder: Path, **settings: object) -> Iterator[tuple[Inn, httpx2.Clien
     app = ServerBase(settings=load_settings({"data_dir": folder, **settings}))
     with serve_inn(app) as inn, httpx2.Client(base_url=inn.url, timeout=20) as http:
 
-        @app.get("/watch/{session_id}", response_class=HTMLResponse)
+        @app.get("/watch/{session_id}", response_class=HTMLResponse, include_in_schema=False)
         def watch(session_id: str) -> str:
             return watching(inn, session_id)
 
@@ -111,3 +112,43 @@ async def test_page_without_an_origin_is_refused(tmp_path: Path, kind: str) -> N
         url = f"data:text/html,{quote(text)}" if kind == "data" else (tmp_path / "page.html").as_uri()
         async with opened_page(url) as page:
             assert "Unexpected response code: 403" in await page.complained()
+
+
+OPERATION = ".opblock[id$=create_session_api_sessions_post]"
+TRY_IT_OUT = f"""
+(async () => {{
+  const click = async (where) => {{
+    while (!document.querySelector(where)) await new Promise((f) => setTimeout(f, 20));
+    document.querySelector(where).click();
+  }};
+  await click('{OPERATION} .opblock-summary-control');
+  await click('{OPERATION} .try-out__btn');
+  await click('{OPERATION} .execute');
+}})()
+"""
+SOURCES = "[...new Set(performance.getEntriesByType('resource').map(e => new URL(e.name).origin))]"
+ANSWER = f"document.querySelector('{OPERATION} .live-responses-table tbody .response-col_status')"
+
+
+async def test_page_of_documentation_needs_no_other_server_and_its_examples_can_be_tried(tmp_path: Path) -> None:
+    with an_inn(tmp_path) as (inn, http, _):
+        async with opened_page(f"http://localhost:{port_of(inn)}/docs") as page:
+            await page.until("document.querySelectorAll('.opblock-tag').length > 10")
+            groups = await page.evaluate("[...document.querySelectorAll('.opblock-tag')].map(e => e.dataset.tag)")
+            assert groups == list(TAGS)
+            await page.evaluate(TRY_IT_OUT)
+            await page.until(ANSWER)
+            assert await page.evaluate(f"{ANSWER}.textContent") == "201"
+            assert await page.evaluate(SOURCES) == [f"http://localhost:{port_of(inn)}"]
+            assert page.complaints == []
+        assert "my session" in {session["name"] for session in http.get("/api/sessions").json()["sessions"]}
+
+
+async def test_page_to_read_fetches_nothing_from_elsewhere(tmp_path: Path) -> None:
+    with an_inn(tmp_path) as (inn, _, _):
+        async with opened_page(f"http://localhost:{port_of(inn)}/redoc") as page:
+            await page.until("document.querySelectorAll('[role=menuitem]').length > 10")
+            assert "violates the following Content Security Policy" in await page.complained()
+            asked, its_makers = await page.evaluate(SOURCES)
+            assert (asked, its_makers in page.complaints[0]) == (f"http://localhost:{port_of(inn)}", True)
+            assert len(page.complaints) == 1

@@ -97,7 +97,13 @@ def _schemathesis(document: Path, url: str, token: str, folder: Path) -> tuple[s
     """What it prints, and its report."""
     options = ["--url", url, "--header", f"Authorization: Bearer {token}", "--exclude-path", "/api/shutdown"]
     options += ["--checks", ",".join(CHECKS), "--phases", PHASES, "--max-examples", str(EXAMPLES)]
-    options += ["--generation-deterministic", "--no-shrink", "--no-color"]
+    options += [
+        "--generation-with-security-parameters",
+        "false",
+        "--generation-deterministic",
+        "--no-shrink",
+        "--no-color",
+    ]
     options += ["--continue-on-failure", "--request-timeout", "20", "--warnings", "off"]
     options += ["--report", "json", "--report-json-path", str(folder / "report.json")]
     command = [sys.executable, "-m", "schemathesis.cli", "run", str(document), *options]

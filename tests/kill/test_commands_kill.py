@@ -160,3 +160,21 @@ def _expect_one_each(log: list[Json]) -> None:
     assert set(accepted.values()) <= {1}
     assert set(ended.values()) <= {1}
     assert accepted.keys() == ended.keys()
+
+
+def test_who_waits_is_answered_when_the_server_stops_and_leaves_the_command_to_others(
+    innkeeper_server: ServerFactory, place: Place
+) -> None:
+    innkeeper_server.write("handlers.py", HANDLERS)
+    server = innkeeper_server("handlers.py", env={**place.env, "INNKEEPER_DRAIN_SECONDS": "0.5"})
+    path, body = f"/api/sessions/{SESSION}/commands", {"name": "n", "seconds": 30}
+    with httpx2.Client(base_url=server.url, timeout=40) as http, ThreadPoolExecutor(1) as pool:
+        http.post("/api/sessions", json={"session_id": SESSION}).raise_for_status()
+        request = {"command_type": "Sturdy", "parameters": body, "metadata": {"timeout": 60}}
+        waiting = pool.submit(http.post, path, json=request, params={"wait": 30})
+        with httpx2.Client(base_url=server.url) as other:
+            while not other.get(f"/api/sessions/{SESSION}/events").json()["total"]:
+                time.sleep(0.01)
+        server.terminate()
+        answer = waiting.result(40)
+    assert (answer.status_code, answer.json()["status"]) == (201, "queued")

@@ -7,7 +7,6 @@ machine and fails them where `CI` is set. On Debian: apt-get install --no-instal
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import itertools
 import json
@@ -85,10 +84,6 @@ class Page:
         wait = f"new Promise(f => {{ const t = () => ({expression}) ? f(1) : setTimeout(t, 20); t(); }})"
         async with asyncio.timeout(_SECONDS):
             await self.evaluate(wait)
-
-    async def screenshot(self, path: Path) -> None:
-        shot = await self._ask("Page.captureScreenshot", {"format": "png", "captureBeyondViewport": True})
-        path.write_bytes(base64.b64decode(shot["data"]))
 
     async def listen(self) -> None:
         """Take what the browser tells, until it is gone."""

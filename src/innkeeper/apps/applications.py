@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
@@ -10,12 +11,16 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, request_response
 
 from innkeeper.apps.messaging import Decorator, bus, command_decorator, event_decorator
 from innkeeper.apps.registration import AppAgents, default_agents
 from innkeeper.config import Settings, load_settings
 from innkeeper.http.app import build
 from innkeeper.http.dispatching import Front, shorten
+from innkeeper.http.outlines import outline
 from innkeeper.services.handlers import Handlers
 from innkeeper.version import __version__
 from innkeeper.wiring import Kernel, runtime_settings
@@ -156,10 +161,25 @@ def _document(app: FastAPI, routes: list[Any]) -> None:
                 external_docs=app.openapi_external_docs,
             )
             _say_what_is_streamed(app.openapi_schema)
+            outline(app.openapi_schema)
             app._openapi_routes_version = version
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+    for route in app.routes:
+        if isinstance(route, Route) and route.path == app.openapi_url:
+            route.app = request_response(_made_apart(app, route.endpoint))
+
+
+def _made_apart(app: FastAPI, endpoint: Any) -> Any:
+    """The app's own route of its document, which is made in a thread: that takes a good part of a second."""
+
+    async def document(request: Request) -> Response:
+        await asyncio.to_thread(app.openapi)
+        response: Response = await endpoint(request)
+        return response
+
+    return document
 
 
 def _say_what_is_streamed(document: dict[str, Any]) -> None:

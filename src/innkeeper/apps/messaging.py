@@ -6,13 +6,15 @@ published through it goes to the app that is served here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from innkeeper.core.commands import DEFAULT_TIMEOUT, CommandStatus
 from innkeeper.core.context import get_context
 from innkeeper.core.errors import CommandFailed, RunConflict, SessionNotFound, SetupError
-from innkeeper.core.handling import Command, Event, told_by
+from innkeeper.core.events import json_bytes
+from innkeeper.core.handling import Command, Event, metadata_of, told_by
 from innkeeper.core.identity import LOCAL_CALLER, Caller
 from innkeeper.core.sessions import Session
 from innkeeper.services.commands import NewCommand
@@ -75,12 +77,13 @@ class Bus:
         The session is the one named, else that of the handler or the run that this is called from, else `bus`.
 
         Raises: HandlerNotFound; CommandFailed if it fails, is cancelled, or does not end within `timeout` seconds;
-        SessionNotFound; SetupError where no app of Innkeeper is served in this process.
+        Invalid for a `timeout` that is not 1 to 600; SessionNotFound; SetupError where no app of Innkeeper is served
+        in this process.
         """
         started = await _started()
         caller, session = await _place(started, session_id)
         command_type, parameters = told_by(command)
-        asked = NewCommand(command_type, parameters, dict(command.metadata), timeout=timeout)
+        asked = NewCommand(command_type, _as_json(parameters), _as_json(metadata_of(command)), timeout=timeout)
         (accepted, *_), _ = await started.control.commands.accept(caller, session, [asked])
         ended = await started.control.commands.wait(caller, session, accepted.id, timeout + 60.0)
         if ended.status is CommandStatus.COMPLETED:
@@ -97,9 +100,15 @@ class Bus:
         caller, session = await _place(started, session_id)
         event_type, data = told_by(event)
         stored, _ = await started.control.log.publish(
-            caller, session, NewEvent(event_type, data, dict(event.metadata), "handler")
+            caller, session, NewEvent(event_type, _as_json(data), _as_json(metadata_of(event)), "handler")
         )
         return stored.event_id
+
+
+def _as_json(told: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A copy as every process will read it, which nobody changes afterwards."""
+    copy: Mapping[str, Any] = json.loads(json_bytes(dict(told)))
+    return copy
 
 
 async def _started() -> Started:

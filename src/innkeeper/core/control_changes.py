@@ -23,7 +23,7 @@ from innkeeper.core.tokens import Token
 class PublishEvent:
     """Append to a session's log, and queue the handlers' reactions to it. `Published`, or `Missing`.
 
-    The event joins the `parameters` of each reaction. Where `hold` is given, nothing is written once it is lost.
+    The event joins the `parameters` of each reaction.
     """
 
     session_key: str
@@ -32,7 +32,6 @@ class PublishEvent:
     worker: str = ""
     claim: Claim | None = None
     owner: Owner | None = None
-    hold: Hold | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,31 +172,54 @@ def json_bytes(value: object) -> bytes:
     """Any value as JSON that every client can read; it never fails, because tools return what they like.
 
     Numbers that are not finite become null, keys become text, anything unknown becomes its text; what
-    lies inside of itself, or too deep, is cut off with an ellipsis.
+    lies inside of itself, or too deep, or has no text, is cut off with an ellipsis.
     """
     try:
-        return _encode(value).encode()
+        text = _encode(value)
+        return text.encode() if not _may_be_deep(text) else _encode_ascii(_plain(value, ())).encode()
     except UnicodeEncodeError:
         return _encode_ascii(value).encode()
-    except (TypeError, ValueError, RecursionError):
+    except Exception:  # noqa: BLE001 - texts of unknown values are made by code of others
         return _encode_ascii(_plain(value, ())).encode()
 
 
 _MAX_DEPTH = 64
+_MAX_BITS = 14_000
+"""Python refuses to write longer numbers, and to read them."""
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def _may_be_deep(text: str) -> bool:
+    """Whether JSON may be nested deeper than others read it; brackets in its strings may make it seem so."""
+    if text.count("[") + text.count("{") <= _MAX_DEPTH:
+        return False
+    left = text.encode(errors="replace").translate(None, _NO_BRACKETS)
+    for _ in range(_MAX_DEPTH):
+        left = left.replace(b"[]", b"").replace(b"{}", b"")
+    return bool(left)
+
+
+def _wording(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - it is code of others
+        return "…"
 
 
 def _plain(value: object, around: tuple[int, ...]) -> object:
     if isinstance(value, float):
         return value if isfinite(value) else None
-    if value is None or isinstance(value, str | int):
+    if value is None or isinstance(value, str | bool):
         return value
+    if isinstance(value, int):
+        return value if value.bit_length() <= _MAX_BITS else "…"
     if not isinstance(value, dict | list | tuple):
-        return str(value)
+        return _wording(value)
     if id(value) in around or len(around) >= _MAX_DEPTH:
         return "…"
     inside = (*around, id(value))
     if isinstance(value, dict):
-        return {str(key): _plain(item, inside) for key, item in value.items()}
+        return {_wording(key): _plain(item, inside) for key, item in value.items()}
     return [_plain(item, inside) for item in value]
 
 

@@ -29,8 +29,11 @@ class _Message:
     metadata = _NO_FACTS
 
     def _tell(self, facts: Mapping[str, object]) -> None:
+        """A field of the message's own that is called as a fact is stays what was said."""
+        own = getattr(type(self), "__dataclass_fields__", ())
         for name, value in facts.items():
-            object.__setattr__(self, name, value)
+            if name not in own:
+                object.__setattr__(self, name, value)
 
 
 class Command(_Message):
@@ -90,6 +93,12 @@ class DummyEngineStatusUpdate(Event):
     status: str
 
 
+def metadata_of(message: Command | Event) -> Mapping[str, object]:
+    """What is said beside the parameters; nothing where `metadata` is a parameter itself."""
+    is_parameter = "metadata" in getattr(type(message), "__dataclass_fields__", ())
+    return _NO_FACTS if is_parameter else message.metadata
+
+
 M = TypeVar("M", bound=_Message)
 
 
@@ -111,7 +120,7 @@ def told_by(message: Command | Event) -> tuple[str, Mapping[str, Any]]:
     if kind is Command or kind is Event:
         raise Invalid("Make a subclass of Command or Event for what you mean, or use NamedCommand or NamedEvent.")
     if dataclasses.is_dataclass(kind):
-        return kind.__name__, {one.name: getattr(message, one.name) for one in dataclasses.fields(kind)}
+        return kind.__name__, {one.name: getattr(message, one.name) for one in dataclasses.fields(kind) if one.init}
     return kind.__name__, dict(vars(message))
 
 

@@ -103,7 +103,7 @@ class StartRun:
     `messages` is what the client sent, oldest first; `on_disconnect` and `grace` (seconds) say what happens
     when the last reader leaves; `recorded=False` keeps the conversation only until the run has ended. A run in the
     `background` goes through the queue; `webhook` is told of its end; `claim` is the request's idempotency key.
-    `engine_id` is the engine that is executed; `parent` the span of the client's trace that it is part of, if there is one.
+    `engine_id` is the engine that is executed; `parent` the span of the client's own trace, if it told one.
     """
 
     agent_name: str | None

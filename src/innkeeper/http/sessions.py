@@ -172,9 +172,9 @@ async def update_session(
 async def delete(services: Services, session: Session) -> None:
     """End what is under way in a session, and remove it."""
     await services.runs.cancel_session(session)
-    await services.control.commands.cancel_session(session)
     await services.sessions.delete(session)
     await services.runs.cancel_session(session)  # whatever began in between
+    services.control.commands.cancel_session(session)
 
 
 @router.delete("/{session_id}", status_code=204, responses=_READS, openapi_extra=needs("sessions:write"))

@@ -136,9 +136,6 @@ class CommandReader(Protocol):
     async def held(self, worker: str) -> Sequence[tuple[Command, Hold]]:
         """What this worker executes."""
 
-    async def open_in(self, session_key: str) -> Sequence[Command]:
-        """The commands of a session that have not ended."""
-
     async def count_open(self) -> Sequence[tuple[str, int]]:
         """How many are queued and executing, by status."""
 

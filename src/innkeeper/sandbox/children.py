@@ -18,6 +18,7 @@ from innkeeper.core.errors import ShuttingDown
 from innkeeper.sandbox.frames import HEADER, decode, encode
 
 _MAX_FRAME = 64 * 1024 * 1024  # no honest child sends a tenth of it
+_PATIENCE = 1.0  # seconds for the output of a process that has ended
 
 
 class ChildEnded(Exception):
@@ -78,6 +79,12 @@ class Child:
 
     async def ended(self) -> None:
         await self._process.wait()
+        # Its output ends after it, and uvloop complains of a loop that is closed in between.
+        with contextlib.suppress(TimeoutError, OSError, RuntimeError):
+            async with asyncio.timeout(_PATIENCE):
+                while await self._output.read(64 * 1024):
+                    pass
+        await asyncio.sleep(0)
 
 
 class Children:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,9 +41,11 @@ _LOOK_SECONDS = 1.0
 _DEAD_EVERY = 5
 _FIRST_RETRY, _LAST_RETRY = 0.1, 5.0
 _STOP_SECONDS = 1.0
-_MAX_ATTEMPTS = 10
+_MAX_ATTEMPTS, _MAX_TAKEN = 10, 64
 MAX_RESULT = 1024 * 1024
 """Bytes of JSON that a command may answer with."""
+_MAX_MESSAGE, _MAX_DETAILS = 4096, 64 * 1024
+"""Characters, and bytes of JSON, that a failure may say."""
 
 INTERRUPTED = CommandError(
     "COMMAND_EXECUTION_FAILED",
@@ -86,6 +90,8 @@ class CommandQueue:
         self._on_growth = on_growth
         self._on_work = on_work
         self._under_way: dict[str, _Execution] = {}
+        self._promised = 0
+        self._context = copy_context()
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
         self._wake = asyncio.Event()
         self._taking: asyncio.Task[None] | None = None
@@ -97,18 +103,25 @@ class CommandQueue:
 
     # what is at hand
 
-    def room(self, depth: int = 0) -> int:
-        """How many more may be begun here. What another one waits for is begun in any case, so that it can end."""
-        if self._is_draining:
-            return 0
-        free = max(0, self._limit - len(self._under_way))
-        return max(1, free) if depth else free
+    @contextlib.contextmanager
+    def room(self, wanted: int, *, is_waited_for: bool = False) -> Iterator[int]:
+        """How many of so many may be begun here, which nobody else is promised while this lasts.
+
+        What another one waits for is begun in any case, so that it can end.
+        """
+        free = 0 if self._is_draining else max(is_waited_for, self._limit - len(self._under_way) - self._promised)
+        room = min(wanted, free)
+        self._promised += room
+        try:
+            yield room
+        finally:
+            self._promised -= room
 
     def begin(self, command: Command, hold: Hold) -> None:
-        """Execute a command that this worker holds."""
+        """Execute a command that this worker holds. It sees nothing of the code that asked for it, which may be far."""
         execution = self._under_way[command.id] = _Execution(command, hold)
         execution.stop = asyncio.get_running_loop().create_future()
-        execution.task = asyncio.create_task(self._execute(execution))
+        execution.task = asyncio.create_task(self._execute(execution), context=self._context.copy())
 
     def wake(self) -> None:
         """Commands may wait to be taken."""
@@ -133,11 +146,17 @@ class CommandQueue:
             execution.stop.set_result(CommandStatus.CANCELLED)
         return True
 
+    def stop_session(self, session_key: str) -> None:
+        """End all that is executed here of a session that is gone."""
+        for execution in self._under_way.values():
+            if execution.command.session_key == session_key:
+                self.stop(execution.command.id)
+
     def __contains__(self, command_id: object) -> bool:
         return command_id in self._under_way
 
     def ended(self, command_id: str) -> asyncio.Future[None]:
-        """Done when a command that is executed here has ended, or is said to have changed."""
+        """Done when a command that is executed here has ended."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(command_id, []).append(waiter)
         waiter.add_done_callback(lambda _: self._forget(command_id, waiter))
@@ -175,6 +194,7 @@ class CommandQueue:
         command, stop = execution.command, execution.stop
         assert stop is not None, "an execution can be stopped"
         calling = asyncio.create_task(self._handling.handle(command))
+        calling.add_done_callback(_hear)
         either: list[asyncio.Future[Any]] = [calling, stop]
         await asyncio.wait(either, timeout=command.timeout, return_when=asyncio.FIRST_COMPLETED)
         if not calling.done():
@@ -205,13 +225,13 @@ class CommandQueue:
     def _told(self, command: Command, failure: BaseException) -> CommandError:
         """What a caller may know of an exception: the text of what was meant for callers, or of code of its own."""
         if isinstance(failure, CommandFailed):
-            return CommandError("COMMAND_EXECUTION_FAILED", failure.message, failure.details)
+            return _failed(failure.message, failure.details)
         if isinstance(failure, InnkeeperError):
-            return CommandError("COMMAND_EXECUTION_FAILED", failure.message, {"param": failure.param})
+            return _failed(failure.message, {"param": failure.param})
         _logger.error("the handler of %s %s failed", command.command_type, command.id, exc_info=failure)
         if self._shows_errors:
-            return CommandError("COMMAND_EXECUTION_FAILED", f"{type(failure).__name__}: {failure}")
-        return CommandError("COMMAND_EXECUTION_FAILED", "The handler failed. The server's log has the reason.")
+            return _failed("".join(traceback.format_exception_only(failure)).strip())
+        return _failed("The handler failed. The server's log has the reason.")
 
     async def _end(
         self, command: Command, hold: Hold, status: CommandStatus, result: object, error: CommandError | None
@@ -227,11 +247,13 @@ class CommandQueue:
             }
             notes = (Note(HANDLER_FAILED, now, told),)
         outcome = await self._commit(EndCommand(hold, command.session_key, status, now, result, error, notes))
-        self._meter.command_ended(status.value, (now - (command.started_at or now)) / 1_000_000)
+        if not isinstance(outcome, EndedCommand):
+            return
+        self._meter.command_ended(status.value, max(0, now - (command.started_at or now)) / 1_000_000)
         self._on_growth(command.session_key)
-        if isinstance(outcome, EndedCommand) and self.on_end is not None:
+        if self.on_end is not None:
             self.on_end(replace(command, status=status, error=error, ended_at=now))
-        if isinstance(outcome, EndedCommand) and outcome.freed:
+        if outcome.freed:
             self.freed()
 
     async def _commit(self, change: EndCommand | ReleaseCommand) -> Outcome:
@@ -279,19 +301,23 @@ class CommandQueue:
             self._wake.clear()
 
     async def _take(self) -> None:
-        while (room := self.room()) and await self._commands.has_queued():
-            change = TakeCommands(self.worker, Instant(self._now()), min(room, 64))
-            (outcome,) = await self._journal.commit((change,))
-            if not isinstance(outcome, TakenCommands) or not outcome.commands:
-                return
+        while await self._take_some():
+            pass
+
+    async def _take_some(self) -> bool:
+        """Whether there may be more."""
+        with self.room(_MAX_TAKEN) as room:
+            if not room or not await self._commands.has_queued():
+                return False
+            (outcome,) = await self._journal.commit((TakeCommands(self.worker, Instant(self._now()), room),))
+            if not isinstance(outcome, TakenCommands):
+                return False
             for command, hold in outcome.commands:
                 self.begin(command, hold)
+            return bool(outcome.commands)
 
     async def _look(self, looks: int) -> None:
         await self._stop_asked()
-        for command_id in list(self._waiting):
-            if command_id not in self._under_way:
-                self._tell(command_id)
         if looks % _DEAD_EVERY == 0:
             await self._inherit()
             await self._find_orphans()
@@ -322,9 +348,13 @@ class CommandQueue:
     async def _find_orphans(self) -> None:
         """End what the store says this worker executes and it knows nothing of, now and the last time it looked.
 
-        There are such commands when a commit's outcome was never learned.
+        There are such commands when a commit's outcome was never learned. What is executed and not this worker's any
+        more, because its session was deleted or it was taken for dead, is stopped.
         """
+        known = set(self._under_way)
         held = {command.id: (command, hold) for command, hold in await self._commands.held(self.worker)}
+        for command_id in known - held.keys():
+            self.stop(command_id)
         unknown = held.keys() - self._under_way.keys()
         for command_id in self._suspects & unknown:
             await self._inherit_one(*held[command_id])
@@ -347,6 +377,18 @@ class CommandQueue:
         left = [one.task for one in self._under_way.values() if one.task is not None]
         if left:
             await asyncio.wait(left, timeout=_STOP_SECONDS + 2.0)
+
+
+def _hear(calling: asyncio.Task[object]) -> None:
+    """What is raised by code that was given up long ago concerns nobody."""
+    if not calling.cancelled():
+        calling.exception()
+
+
+def _failed(message: str, details: Mapping[str, object] | None = None) -> CommandError:
+    told = details or {}
+    told = told if len(json_bytes(told)) <= _MAX_DETAILS else {"limit": "details"}
+    return CommandError("COMMAND_EXECUTION_FAILED", message[:_MAX_MESSAGE], told)
 
 
 def _completed(result: object) -> tuple[CommandStatus, object, CommandError | None]:

@@ -6,9 +6,19 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from innkeeper.core.changes import Missing, Repeated
+from innkeeper.core.changes import Missing, Outcome, Repeated
 from innkeeper.core.claims import Claim, Claimed
-from innkeeper.core.commands import DEFAULT_TIMEOUT, MAX_BATCH, MAX_DEPTH, Command, CommandStatus, Hold, Priority
+from innkeeper.core.commands import (
+    DEFAULT_TIMEOUT,
+    MAX_BATCH,
+    MAX_DEPTH,
+    MAX_TIMEOUT,
+    MIN_TIMEOUT,
+    Command,
+    CommandStatus,
+    Hold,
+    Priority,
+)
 from innkeeper.core.control_changes import AcceptCommands, AcceptedCommands, CancelCommand, CancellingCommand
 from innkeeper.core.errors import CommandNotFound, HandlerNotFound, Invalid, SessionNotFound, ShuttingDown
 from innkeeper.core.identity import Caller
@@ -85,17 +95,29 @@ class Commands:
         if self.is_draining:
             raise ShuttingDown("The server is shutting down. Try again shortly.")
         assert 0 < len(asked) <= MAX_BATCH, "the surface bounds a batch"
+        _check_timeouts(asked)
         await self._check_handlers(session, asked)
-        commands = self._made(caller, session, asked, is_sequential, parent or current_place())
-        change = AcceptCommands(session.key, commands, self._queue.worker, commands[0].created_at, claim)
-        (outcome,) = await self._journal.commit((change,))
+        cause, place = current_command(), parent or current_place()
+        depth = 0 if cause is None else cause.depth + 1
+        if depth > MAX_DEPTH:
+            raise Invalid(f"Commands and events caused each other {MAX_DEPTH} deep; this one is not executed.")
+        with self._queue.room(1 if is_sequential else len(asked), is_waited_for=depth > 0) as room:
+            commands = self._made(caller, session, asked, is_sequential, place, depth, room)
+            change = AcceptCommands(session.key, commands, self._queue.worker, commands[0].created_at, claim)
+            outcome = await asyncio.shield(self._store(change))
         if isinstance(outcome, Repeated):
             return await self._repeated(caller, session, outcome.claimed), True
         if not isinstance(outcome, AcceptedCommands):
             raise SessionNotFound(f"Session {session.id!r} does not exist.", param="session_id")
-        self._set_going(commands)
-        self._on_growth(session.key)
         return commands, False
+
+    async def _store(self, change: AcceptCommands) -> Outcome:
+        """Store and begin, even if whoever asked goes away in between: what is stored as begun must be executed."""
+        (outcome,) = await self._journal.commit((change,))
+        if isinstance(outcome, AcceptedCommands):
+            self._set_going(change.commands)
+            self._on_growth(change.session_key)
+        return outcome
 
     async def _check_handlers(self, session: Session, asked: Sequence[NewCommand]) -> None:
         known: set[str] = set()
@@ -114,16 +136,14 @@ class Commands:
         asked: Sequence[NewCommand],
         is_sequential: bool,
         parent: SpanPlace | None,
+        depth: int,
+        room: int,
     ) -> tuple[Command, ...]:
-        cause, now = current_command(), Instant(self._now())
-        depth = 0 if cause is None else cause.depth + 1
-        if depth > MAX_DEPTH:
-            raise Invalid(f"Commands and events caused each other {MAX_DEPTH} deep; this one is not executed.")
+        now = Instant(self._now())
         ids = [f"cmd_{self._new_id()}" for _ in asked]
         trace_id = parent.trace_id if parent is not None else ids[0].removeprefix("cmd_")
-        room = self._queue.room(depth)
-        urgent = sorted(range(len(asked)), key=lambda index: -asked[index].priority)[:room]
-        begun = set(urgent[:room]) if not is_sequential else {0} & set(urgent)
+        urgent = sorted(range(len(asked)), key=lambda index: 0 if is_sequential else -asked[index].priority)
+        begun = set(urgent[:room])
         return tuple(
             Command(
                 id=ids[index],
@@ -172,7 +192,10 @@ class Commands:
         return command
 
     async def wait(self, caller: Caller, session: Session, command_id: str, seconds: float) -> Command:
-        """The command once it has ended, or after so many seconds. Raises: CommandNotFound."""
+        """The command once it has ended, or after so many seconds, or as it is where the server stops without it.
+
+        Raises: CommandNotFound.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         while True:
@@ -180,7 +203,8 @@ class Commands:
             try:
                 command = await self.get(caller, session, command_id)
                 left = deadline - loop.time()
-                if command.status.is_terminal or left <= 0:
+                is_left = self.is_draining and command_id not in self._queue
+                if command.status.is_terminal or left <= 0 or is_left:
                     return command
                 await asyncio.wait([changed], timeout=min(left, _LOOK_SECONDS))
             finally:
@@ -201,7 +225,12 @@ class Commands:
         self._on_growth(session.key)
         return outcome.command
 
-    async def cancel_session(self, session: Session) -> None:
-        """End what is executed here of a session that is to be deleted."""
-        for command in await self._commands.open_in(session.key):
-            self._queue.stop(command.id)
+    def cancel_session(self, session: Session) -> None:
+        """End what is executed here of a session that is deleted; other processes find out by themselves."""
+        self._queue.stop_session(session.key)
+
+
+def _check_timeouts(asked: Sequence[NewCommand]) -> None:
+    for new in asked:
+        if not MIN_TIMEOUT <= new.timeout <= MAX_TIMEOUT:
+            raise Invalid(f"timeout: must be {MIN_TIMEOUT:g} to {MAX_TIMEOUT:g} seconds.", param="timeout")

@@ -6,6 +6,8 @@ of them are called, those of the session first. Handlers that clients registered
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -64,12 +66,15 @@ class Handlers:
     ) -> None:
         """Raises: Invalid for a type that cannot be named."""
         event_type = checked_type(type_name(kind))
-        name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', repr(function))}"
-        if session_id is not None:
-            name = f"{session_id}/{name}"
-        handler = Handler(f"{event_type}/{name}", function, None if isinstance(kind, str) else kind, is_idempotent)
+        name = self._free_name(f"{event_type}/" + ("" if session_id is None else f"{session_id}/") + _path_of(function))
+        handler = Handler(name, function, None if isinstance(kind, str) else kind, is_idempotent)
         self._events.setdefault((session_id, event_type), []).append(handler)
         self._by_name[handler.name] = handler
+
+    def _free_name(self, name: str) -> str:
+        """`name`, or with a number, where functions are called the same: what is stored must find its own again."""
+        names = itertools.chain((name,), (f"{name}#{number}" for number in itertools.count(2)))
+        return next(one for one in names if self.named(one) is None)
 
     def remove_command(self, kind: str | type[Command], *, session_id: str | None = None) -> bool:
         """Whether there was one."""
@@ -103,6 +108,14 @@ class Handlers:
         """An event handler, by its name."""
         found = self._by_name.get(name)
         return self._beyond.named(name) if found is None and self._beyond is not None else found
+
+
+def _path_of(function: Function) -> str:
+    """Where a function is in its program: the same in each process that executes it."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def checked_type(name: str, param: str = "type") -> str:

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from innkeeper.core.commands import Command
 from innkeeper.core.context import get_context
-from innkeeper.core.errors import HandlerNotFound
+from innkeeper.core.errors import CommandFailed, HandlerNotFound
 from innkeeper.core.handling import Command as CommandMessage
 from innkeeper.core.handling import Event as EventMessage
 from innkeeper.core.handling import made, named_command, named_event
@@ -125,8 +125,11 @@ class Handling:
     async def _call(self, handler: Handler, message: CommandMessage | EventMessage) -> object:
         function = handler.function
         is_async = any(map(inspect.iscoroutinefunction, (inspect.unwrap(function), type(function).__call__)))
-        result = function(message) if is_async else await self._in_thread(lambda: function(message))
-        return await result if inspect.isawaitable(result) else result
+        try:
+            result = function(message) if is_async else await self._in_thread(lambda: function(message))
+            return await result if inspect.isawaitable(result) else result
+        except (SystemExit, KeyboardInterrupt) as leaving:  # which would end the server
+            raise CommandFailed(f"The handler raised {type(leaving).__name__}.") from leaving
 
 
 def _shown_event(parameters: Mapping[str, object]) -> dict[str, object]:

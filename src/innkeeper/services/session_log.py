@@ -5,6 +5,7 @@ An event is stored together with the reactions to it, so that no handler is forg
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -101,37 +102,47 @@ class SessionLog:
         _check(new)
         cause = current_command()
         note = Note(new.event_type, Instant(self._now()), new.data, new.source, metadata=new.metadata)
-        reactions = await self._reactions(caller, session, new.event_type, cause, parent or current_place())
-        change = PublishEvent(session.key, note, reactions, self._queue.worker, claim, caller.owner)
-        (outcome,) = await self._journal.commit((change,))
+        names = await self._handling.find_events(session.key, session.id, new.event_type)
+        depth = 0 if cause is None else cause.depth + 1
+        if names and depth > MAX_DEPTH:
+            raise Invalid(f"Events and commands caused each other {MAX_DEPTH} deep; this one is not published.")
+        with self._queue.room(len(names)) as room:
+            reactions = self._reactions(
+                caller, session, new.event_type, names, depth=depth, parent=parent or current_place(), room=room
+            )
+            change = PublishEvent(session.key, note, reactions, self._queue.worker, claim, caller.owner)
+            outcome = await asyncio.shield(self._store(change))
         if isinstance(outcome, Repeated):
             return await self.get(caller, session.id, outcome.claimed.subject), True
-        return self._published(session.id, outcome), False
-
-    def _published(self, session_id: str, outcome: Outcome) -> SessionEvent:
         if not isinstance(outcome, Published):
-            raise SessionNotFound(f"Session {session_id!r} does not exist.", param="session_id")
-        for command, hold in outcome.reactions:
-            self._queue.begin(command, hold)
-        self._queue.wake()
-        self._on_growth(outcome.event.session_key)
-        return outcome.event
+            raise SessionNotFound(f"Session {session.id!r} does not exist.", param="session_id")
+        return outcome.event, False
 
-    async def _reactions(
+    async def _store(self, change: PublishEvent) -> Outcome:
+        """Store and begin, even if whoever publishes goes away in between: what is stored as begun must be executed."""
+        (outcome,) = await self._journal.commit((change,))
+        if isinstance(outcome, Published):
+            for command, hold in outcome.reactions:
+                self._queue.begin(command, hold)
+            if len(outcome.reactions) < len(change.reactions):
+                self._queue.freed()
+            self._on_growth(change.session_key)
+        return outcome
+
+    def _reactions(
         self,
         caller: Caller,
         session: Session,
         event_type: str,
-        cause: Command | None,
+        names: Sequence[str],
+        *,
+        depth: int,
         parent: SpanPlace | None,
+        room: int,
     ) -> tuple[Command, ...]:
-        names = await self._handling.find_events(session.key, session.id, event_type)
         if not names:
             return ()
-        depth = 0 if cause is None else cause.depth + 1
-        if depth > MAX_DEPTH:
-            raise Invalid(f"Events and commands caused each other {MAX_DEPTH} deep; this one is not published.")
-        room, now = self._queue.room(depth), Instant(self._now())
+        now = Instant(self._now())
         ids = [f"cmd_{self._new_id()}" for _ in names]
         trace_id = parent.trace_id if parent is not None else ids[0].removeprefix("cmd_")
         return tuple(

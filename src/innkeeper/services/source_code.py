@@ -12,7 +12,8 @@ import functools
 import inspect
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn, Protocol
@@ -28,6 +29,7 @@ from innkeeper.core.errors import (
     InnkeeperError,
     Invalid,
     SessionNotFound,
+    SourceRejected,
     ToolNotFound,
 )
 from innkeeper.core.events import json_bytes
@@ -126,7 +128,8 @@ class SourceCode:
         _check_size(source, "function_code")
         schema = object_schema(parameters)
         wanted = name if _defines(source, name) else None
-        function = await sandbox.check_tool(source, wanted, tuple(schema["properties"]))
+        with _named("function_code"):
+            function = await sandbox.check_tool(source, wanted, tuple(schema["properties"]))
         schema["required"] = list(dict.fromkeys((*schema.get("required", ()), *function.required)))
         now = Instant(self._now())
         tool = SourceTool(session.key, name, description, schema, now, function.name, source)
@@ -176,7 +179,8 @@ class SourceCode:
         """
         sandbox = self._sandbox_for(caller)
         _check_size(source, "handler_function")
-        function = await sandbox.check_handler(source, None)
+        with _named("handler_function"):
+            function = await sandbox.check_handler(source, None)
         handler = SourceHandler(
             f"hdl_{self._new_id()}", session.key, kind, type, Instant(self._now()), function, source
         )
@@ -278,6 +282,16 @@ _LIMITS = {
     "recursion": "recursion",
     "calls": "calls of host functions",
 }
+
+
+@contextmanager
+def _named(param: str) -> Iterator[None]:
+    """What is wrong with a source is told of the field that it came in."""
+    try:
+        yield
+    except SourceRejected as error:
+        error.param = param
+        raise
 
 
 def _defines(source: str, name: str) -> bool:

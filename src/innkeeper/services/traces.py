@@ -7,7 +7,6 @@ another process, or was cut off by a crash is told as well. What was said in it 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 from innkeeper.core.commands import Command
 from innkeeper.core.errors import TraceNotFound
@@ -17,8 +16,6 @@ from innkeeper.core.traces import Span, Trace, is_trace_id
 from innkeeper.ports.readers import CommandReader, EventReader, RunReader
 from innkeeper.services.command_spans import spans_of
 from innkeeper.services.run_spans import RunSpans
-
-T = TypeVar("T", Run, Command)
 
 MAX_RUNS, MAX_COMMANDS = 100, 1000
 MAX_SPANS = 10_000
@@ -44,8 +41,8 @@ class Traces:
         runs: Sequence[Run] = ()
         commands: Sequence[Command] = ()
         if is_trace_id(trace_id):
-            runs = _within(caller, await self._runs.of_trace(caller, trace_id, MAX_RUNS + 1))
-            commands = _within(caller, await self._commands.of_trace(caller, trace_id, MAX_COMMANDS + 1))
+            runs = await self._runs.of_trace(caller, trace_id, MAX_RUNS + 1)
+            commands = await self._commands.of_trace(caller, trace_id, MAX_COMMANDS + 1)
         if not runs and not commands:
             raise TraceNotFound(f"No trace of yours has the id {trace_id[:64]!r}.", param="trace_id")
         spans = [span for command in commands[:MAX_COMMANDS] for span in spans_of(command)]
@@ -70,13 +67,6 @@ class Traces:
                 after = event.sequence
             has_more = len(events) == _AT_ONCE
         return told.spans(), has_more
-
-
-def _within(caller: Caller, found: Sequence[T]) -> Sequence[T]:
-    """What a caller may see that is bound to one session."""
-    if caller.session_key is None:
-        return found
-    return [one for one in found if one.session_key == caller.session_key]
 
 
 def _beginning(span: Span) -> int:

@@ -40,12 +40,6 @@ _HELD = Statement(
     select(*COMMAND_COLUMNS, _table.c.epoch).where(_table.c.worker == bindparam("by_worker"), _is_executing),
     returns=True,
 )
-_OPEN_IN = Statement(
-    select(*COMMAND_COLUMNS)
-    .where(_table.c.session_key == bindparam("by_key"), _table.c.ended_at.is_(None))
-    .order_by(_table.c.id),
-    returns=True,
-)
 _COUNT_QUEUED = Statement(select(func.count()).select_from(_table).where(_is_queued), returns=True)
 _COUNT_EXECUTING = Statement(select(func.count()).select_from(_table).where(_is_executing), returns=True)
 
@@ -96,9 +90,6 @@ class StoredCommands:
         rows = await self._fetch(_HELD, {"by_worker": worker}, is_quick=True)
         commands = [(command_of(row[:-1]), row[-1]) for row in rows]
         return [(command, Hold(command.id, worker, epoch)) for command, epoch in commands]
-
-    async def open_in(self, session_key: str) -> Sequence[Command]:
-        return [command_of(row) for row in await self._fetch(_OPEN_IN, {"by_key": session_key})]
 
     async def count_open(self) -> Sequence[tuple[str, int]]:
         queued = await self._fetch(_COUNT_QUEUED, {}, is_quick=True)

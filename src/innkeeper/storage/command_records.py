@@ -5,20 +5,15 @@ from __future__ import annotations
 from typing import Any, cast
 
 from innkeeper.core.commands import Command, CommandError, CommandKind, CommandStatus, Priority
-from innkeeper.core.events import json_bytes
 from innkeeper.core.identity import Owner
 from innkeeper.core.times import Instant
 from innkeeper.storage import schema
-from innkeeper.storage.records import loads, plain
+from innkeeper.storage.records import json_text, loads
 from innkeeper.storage.statements import Row
 
 _APART = ("worker", "epoch")
 COMMAND_COLUMNS = tuple(column for column in schema.commands.c if column.name not in _APART)
 _NAMES = tuple(column.name for column in COMMAND_COLUMNS)
-
-
-def _text(value: Any) -> str:
-    return plain(json_bytes(value).decode())
 
 
 def command_cells(command: Command, worker: str) -> dict[str, Any]:
@@ -33,8 +28,8 @@ def command_cells(command: Command, worker: str) -> dict[str, Any]:
         "session_id": command.session_id,
         "kind": command.kind,
         "command_type": command.command_type,
-        "parameters": _text(command.parameters),
-        "metadata": _text(command.metadata),
+        "parameters": json_text(command.parameters),
+        "metadata": json_text(command.metadata),
         "handler": command.handler,
         "rank": Priority.HIGH - command.priority,
         "timeout": round(command.timeout * 1_000_000),

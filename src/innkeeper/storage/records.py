@@ -37,6 +37,14 @@ def dumps(value: Any) -> str:
 loads = msgspec.json.decode
 
 
+def json_text(value: Any) -> str:
+    """Any value as JSON text that every store can hold and `loads` can read; see `json_bytes` and `plain`."""
+    text = json_bytes(value).decode()
+    if "\\ud" in text:  # it may be half of a surrogate pair, which is JSON to Python alone
+        text = json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":"))
+    return plain(text)
+
+
 def plain(text: str) -> str:
     """Text that every store can hold as it is."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")

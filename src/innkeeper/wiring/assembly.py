@@ -97,6 +97,8 @@ async def open_services(
     except BaseException:
         await started.control.close()
         await wakes.close()
+        if export is not None:
+            await export.close(0)
         raise
     started.log_writer.open()
     started.log_retention.open()

@@ -41,7 +41,7 @@ from innkeeper.http.turns import Answer, open_turn, wait_for_end
 from innkeeper.http.views import UsageView
 from innkeeper.services.engines import EngineType
 
-router = surface(prefix="/api", tags=["Engines"])
+router = surface(prefix="/api", tags=["Control: engines"])
 
 _MAX_CONFIGURATION = 64 * 1024
 _MAX_STOPS, _MAX_STOP = 16, 1024

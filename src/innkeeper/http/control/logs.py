@@ -28,7 +28,7 @@ from innkeeper.http.problems import problems
 from innkeeper.http.requests import Named, printable
 from innkeeper.http.routes import needs, request_id_of, surface
 
-router = surface(prefix="/api/observability", tags=["Observability"])
+router = surface(prefix="/api/observability", tags=["Control: observability"])
 
 _MAX_METADATA = 16 * 1024
 _MAX_TEXT = 256

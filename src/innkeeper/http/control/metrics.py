@@ -17,7 +17,7 @@ PERMISSION = "observability:read"
 _TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
 
 scrape_router = surface(tags=["Health"])
-router = surface(prefix="/api/observability", tags=["Observability"])
+router = surface(prefix="/api/observability", tags=["Control: observability"])
 
 
 class Percentiles(BaseModel):

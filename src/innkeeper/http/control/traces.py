@@ -14,7 +14,7 @@ from innkeeper.http.deps import CallerDep, HouseDep, ServicesDep
 from innkeeper.http.problems import problems
 from innkeeper.http.routes import needs, surface
 
-router = surface(prefix="/api/observability/traces", tags=["Observability"])
+router = surface(prefix="/api/observability/traces", tags=["Control: observability"])
 
 
 class SpanView(BaseModel):

@@ -28,8 +28,7 @@ from innkeeper.core.times import Instant
 from innkeeper.storage import schema
 from innkeeper.storage.command_records import COMMAND_COLUMNS, command_cells, command_of
 from innkeeper.storage.programs import claims, session_events
-from innkeeper.storage.programs.session_events import text_of
-from innkeeper.storage.records import dumps
+from innkeeper.storage.records import json_text
 from innkeeper.storage.statements import Program, Query, Statement
 
 _table, _workers = schema.commands, schema.workers
@@ -61,7 +60,6 @@ _is_held = (
     & (_table.c.epoch == bindparam("by_epoch"))
 )
 _is_executing = _table.c.status == literal_column("'executing'")
-_HOLDS = Statement(select(_table.c.id).where(_is_held, _is_executing).with_for_update(), returns=True)
 _ended: dict[str, Any] = {name: bindparam(f"new_{name}") for name in ("status", "result", "error", "ended_at")}
 _END = Statement(
     update(_table)
@@ -129,8 +127,6 @@ def publish(change: PublishEvent, fence: Fence | None) -> Program:
     cell = yield from session_events.lock(change.session_key)
     if cell is None:
         return Missing()
-    if change.hold is not None and not (yield _held(change.hold)):
-        return Stale()
     yield from session_events.append(cell, (change.note,))
     event = session_events.placed(cell, change.note)
     shown = {
@@ -207,16 +203,12 @@ def _values(hold: Hold) -> dict[str, Any]:
     return {"by_id": hold.command_id, "by_worker": hold.worker, "by_epoch": hold.epoch}
 
 
-def _held(hold: Hold) -> Query:
-    return Query(_HOLDS, _values(hold))
-
-
 def _end_cells(status: CommandStatus, result: object, error: CommandError | None, now: Instant) -> dict[str, Any]:
     told = None if error is None else {"code": error.code, "message": error.message, "details": dict(error.details)}
     return {
         "new_status": status.value,
-        "new_result": None if result is None else text_of([result]),
-        "new_error": None if told is None else dumps(told),
+        "new_result": None if result is None else json_text([result]),
+        "new_error": None if told is None else json_text(told),
         "new_ended_at": now,
     }
 
@@ -235,7 +227,7 @@ def end(change: EndCommand, fence: Fence | None) -> Program:
     if cell is not None:
         notes = list(change.notes)
         if kind == "command":
-            duration = None if started_at is None else (change.now - started_at) / 1000
+            duration = None if started_at is None else max(0, change.now - started_at) / 1000
             notes.append(
                 _ended_note(change.hold.command_id, command_type, change.status, change.now, change.error, duration)
             )

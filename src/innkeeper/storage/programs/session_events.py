@@ -10,11 +10,10 @@ from typing import Any
 
 from sqlalchemy import bindparam, func, insert, literal_column, select, update
 
-from innkeeper.core.events import json_bytes
 from innkeeper.core.session_events import RUN_ENDED, RUN_RESUMED, RUN_STARTED, Note, SessionEvent, note_of
 from innkeeper.core.times import Instant
 from innkeeper.storage import schema
-from innkeeper.storage.records import plain
+from innkeeper.storage.records import json_text
 from innkeeper.storage.statements import Program, Query, Statement
 
 _table, _sessions = schema.session_events, schema.sessions
@@ -43,11 +42,6 @@ _MOVE = Statement(
 )
 
 
-def text_of(value: Any) -> str:
-    """Any value as JSON text that every store can hold."""
-    return "{}" if not value else plain(json_bytes(value).decode())
-
-
 def log(cell: dict[str, Any], notes: Iterable[Note]) -> Program:
     """Append to the log of the session in `cell`, which the caller writes back; a log that is not kept stays empty."""
     if not cell["recorded"]:
@@ -63,8 +57,8 @@ def log(cell: dict[str, Any], notes: Iterable[Note]) -> Program:
                 "sequence": cell["sequence"],
                 "event_type": note.event_type,
                 "run_id": note.run_id,
-                "data": text_of(note.data),
-                "metadata": text_of(note.metadata),
+                "data": json_text(note.data) if note.data else "{}",
+                "metadata": json_text(note.metadata) if note.metadata else "{}",
                 "source": note.source,
                 "created_at": cell["last_event_at"],
             },

@@ -17,8 +17,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from innkeeper.core.changes import AcceptRun, AppendEvents, AppendMessages, Change, EndRun, Fence, Outcome
-from innkeeper.core.control_changes import KeepLogs
+from innkeeper.core.changes import (
+    AcceptRun,
+    AppendEvents,
+    AppendMessages,
+    Change,
+    DeleteSession,
+    EndRun,
+    Fence,
+    Outcome,
+)
+from innkeeper.core.control_changes import AcceptCommands, KeepLogs
 from innkeeper.core.errors import InnkeeperError, StorageUnavailable
 from innkeeper.storage.programs import call
 from innkeeper.storage.sqlite.files import is_locked, storage_error
@@ -227,4 +236,8 @@ def _weight_of(change: Change) -> int:
         return sum(len(record.message) + _ROW for record in change.records)
     if isinstance(change, AppendMessages):
         return sum(len(message.content or "") for message in change.messages)
+    if isinstance(change, AcceptCommands):
+        return len(change.commands) * 2 * _ROW
+    if isinstance(change, DeleteSession):
+        return LARGE_BATCH + 1  # nobody knows how long its log is
     return 0
