@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -31,14 +32,14 @@ from innkeeper.core.sessions import Session
 from tests.support.turns import ANN, BOB, WORKER, Store, kept_session, new_id, now
 
 
-def _command(session: Session, command_type: str = "Greet", **told: object) -> Command:
+def _command(session: Session, command_type: str = "Greet", **told: Any) -> Command:
     known = Command(
         f"cmd_{new_id()}", session.owner, session.user_id, session.key, session.id, command_type, now(), {"a": 1}
     )
-    return replace(known, **told)  # type: ignore[arg-type]
+    return replace(known, **told)
 
 
-def _begun(session: Session, **told: object) -> Command:
+def _begun(session: Session, **told: Any) -> Command:
     return _command(session, status=CommandStatus.EXECUTING, attempt=1, started_at=now(), **told)
 
 
@@ -87,7 +88,8 @@ async def test_a_command_is_stored_with_what_the_log_tells_of_it_and_ended_once(
 
 async def test_what_a_handler_returned_is_kept_as_it_is(store: Store) -> None:
     session = await kept_session(store)
-    for result in (None, 0, "", "\0x", [], {"a": [1, None]}, False):
+    results: tuple[object, ...] = (None, 0, "", "\0x", [], {"a": [1, None]}, False)
+    for result in results:
         command = _begun(session)
         await _accept(store, session, command)
         await _end(store, session, Hold(command.id, WORKER, 1), result=result)

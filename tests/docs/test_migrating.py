@@ -15,8 +15,8 @@ ROWS = re.findall(r"^\| (`.+`) \| `([^`]+)` \|$", PAGE.read_text(encoding="utf-8
 IMPORTS = [(old.strip("`"), new) for old, new in ROWS if new.startswith("from ")]
 MEMBERS = [new for _, new in ROWS if not new.startswith("from ")]
 DOCUMENTED = """
-Agent ChatRequest ChatResponse MockAgent RequestState RobutlerServer Server ServerBase TokenManager agent_router create_app
-create_test_client get_context pricing register_agent session_router stream_router
+Agent ChatRequest ChatResponse MockAgent RequestState RobutlerServer Server ServerBase TokenManager agent_router
+create_app create_test_client get_context pricing register_agent session_router stream_router
 """
 
 pytestmark = pytest.mark.usefixtures("fresh_process")
