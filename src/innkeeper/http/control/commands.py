@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from fastapi import Query, Request, Response
@@ -124,7 +125,8 @@ async def execute_command(
     if is_repeated:
         response.headers[REPLAYED] = "true"
     if wait:
-        command = await control.commands.wait(caller, session, command.id, wait)
+        with suppress(StorageUnavailable):  # it is stored, and must not be asked for again
+            command = await control.commands.wait(caller, session, command.id, wait)
     return CommandView.of(command)
 
 
