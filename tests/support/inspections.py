@@ -239,20 +239,24 @@ async def _ended_runs(client: httpx2.AsyncClient, known: dict[str, Json]) -> dic
 
 
 async def sequence_gaps(database: str) -> list[str]:
-    """Sessions whose events are not numbered from 1 to the session's own count."""
-    taken = (
-        "SELECT session_key, started_sequence FROM runs WHERE started_sequence IS NOT NULL UNION ALL"
-        " SELECT session_key, ended_sequence FROM runs WHERE ended_sequence IS NOT NULL UNION ALL"
-        " SELECT session_key, sequence FROM session_events"
-    )
+    """Sessions whose events are not numbered from 1 to the session's own count, and runs that are told of elsewhere."""
     found: dict[str, list[int]] = {}
-    for key, sequence in await rows_of(database, taken):
+    told: dict[tuple[str, str], int] = {}
+    events = "SELECT session_key, sequence, event_type, run_id FROM session_events ORDER BY session_key, sequence"
+    for key, sequence, event_type, run_id in await rows_of(database, events):
         found.setdefault(key, []).append(sequence)
-    return [
-        f"session {key}: {sorted(found.get(key, []))}, and it is at {count}"
+        told[run_id, event_type] = sequence
+    gaps = [
+        f"session {key}: {found.get(key, [])}, and it is at {count}"
         for key, count in await rows_of(database, 'SELECT "key", sequence FROM sessions')
-        if sorted(found.get(key, [])) != list(range(1, count + 1))
+        if found.get(key, []) != list(range(1, count + 1))
     ]
+    places = "SELECT id, started_sequence, ended_sequence FROM runs WHERE recorded = 1"
+    for run_id, started, ended in await rows_of(database, places):
+        wanted = (told.get((run_id, "run_started")), told.get((run_id, "run_ended")))
+        if wanted != (started, ended):
+            gaps.append(f"run {run_id} has its places at {started} and {ended}, and is told of at {wanted}")
+    return gaps
 
 
 async def rows_of(database: str, query: str) -> Sequence[Sequence[Any]]:
