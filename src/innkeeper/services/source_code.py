@@ -14,11 +14,12 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NoReturn, Protocol
 
-from innkeeper.core.changes import Missing
+from innkeeper.core.changes import KeepClaim, Missing, Repeated
+from innkeeper.core.claims import Claim, Claimed
 from innkeeper.core.commands import Command
 from innkeeper.core.context import SessionTool
 from innkeeper.core.control_changes import AddHandler, AddTool, RemoveHandlers, RemoveTool, SetState
@@ -119,10 +120,11 @@ class SourceCode:
         description: str,
         parameters: Mapping[str, Any],
         source: str,
-    ) -> SourceTool:
-        """Register a tool.
+        claim: Claim | None = None,
+    ) -> tuple[SourceTool, bool]:
+        """Register a tool; and whether the same request had registered it before.
 
-        Raises: CodeExecutionDisabled; SourceRejected, Invalid; ToolConflict; SessionNotFound.
+        Raises: CodeExecutionDisabled; SourceRejected, Invalid; ToolConflict; SessionNotFound; IdempotencyMismatch.
         """
         sandbox = self._sandbox_for(caller)
         _check_size(source, "function_code")
@@ -133,9 +135,8 @@ class SourceCode:
         schema["required"] = list(dict.fromkeys((*schema.get("required", ()), *function.required)))
         now = Instant(self._now())
         tool = SourceTool(session.key, name, description, schema, now, function.name, source)
-        if isinstance(await self._commit(AddTool(tool)), Missing):
-            raise SessionNotFound(f"Session {session.id!r} does not exist.", param="session_id")
-        return tool
+        known = await self._register(caller, session, AddTool(tool), claim, f"{session.key}/{name}", now)
+        return (tool, False) if known is None else (replace(tool, created_at=known.created_at), True)
 
     async def tools(self, session: Session) -> Sequence[ToolDeclaration]:
         """All of a session's, whether or not they are executed now."""
@@ -171,22 +172,44 @@ class SourceCode:
     # handlers
 
     async def add_handler(
-        self, caller: Caller, session: Session, kind: HandlerKind, type: str, source: str
-    ) -> SourceHandler:
-        """Register a handler.
+        self,
+        caller: Caller,
+        session: Session,
+        kind: HandlerKind,
+        type: str,
+        source: str,
+        claim: Claim | None = None,
+    ) -> tuple[SourceHandler, bool]:
+        """Register a handler; and whether the same request had registered it before.
 
-        Raises: CodeExecutionDisabled; SourceRejected, Invalid; HandlerConflict; SessionNotFound.
+        Raises: CodeExecutionDisabled; SourceRejected, Invalid; HandlerConflict; SessionNotFound; IdempotencyMismatch.
         """
         sandbox = self._sandbox_for(caller)
         _check_size(source, "handler_function")
         with _named("handler_function"):
             function = await sandbox.check_handler(source, None)
-        handler = SourceHandler(
-            f"hdl_{self._new_id()}", session.key, kind, type, Instant(self._now()), function, source
-        )
-        if isinstance(await self._commit(AddHandler(handler)), Missing):
+        now = Instant(self._now())
+        handler = SourceHandler(f"hdl_{self._new_id()}", session.key, kind, type, now, function, source)
+        known = await self._register(caller, session, AddHandler(handler), claim, handler.id, now)
+        if known is None:
+            return handler, False
+        return replace(handler, id=known.subject, created_at=known.created_at), True
+
+    async def _register(
+        self,
+        caller: Caller,
+        session: Session,
+        change: AddTool | AddHandler,
+        claim: Claim | None,
+        subject: str,
+        now: Instant,
+    ) -> Claimed | None:
+        """What the same request had made before, if it had made it; nothing is written then."""
+        keeping = () if claim is None else (KeepClaim(caller.owner, claim, subject, now),)
+        *_, outcome = await self._journal.commit((*keeping, change))
+        if isinstance(outcome, Missing):
             raise SessionNotFound(f"Session {session.id!r} does not exist.", param="session_id")
-        return handler
+        return outcome.claimed if isinstance(outcome, Repeated) else None
 
     async def remove_handlers(self, caller: Caller, session: Session, kind: HandlerKind, type: str) -> None:
         """Raises: HandlerNotFound; CodeExecutionDisabled for a caller who may not."""
@@ -269,7 +292,7 @@ class SourceCode:
             "set_state": set_state,
         }
 
-    async def _commit(self, change: AddTool | RemoveTool | AddHandler | RemoveHandlers | SetState) -> object:
+    async def _commit(self, change: RemoveTool | RemoveHandlers | SetState) -> object:
         (outcome,) = await self._journal.commit((change,))
         return outcome
 

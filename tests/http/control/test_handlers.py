@@ -268,3 +268,26 @@ def test_handlers_survive_a_restart(tmp_path: Path) -> None:
         httpx2.Client(base_url=again.url, headers=headers, timeout=30) as ann,
     ):
         assert Room(ann, room.id).command("One")["result"] == "here"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/handlers/commands", {"command_type": "Again", "handler_function": ECHO}),
+        ("/handlers/events", {"event_type": "Again", "handler_function": ECHO}),
+        ("/tools", {"name": "again", "function_code": "def again(): return 1"}),
+    ],
+)
+def test_the_same_request_again_registers_nothing(room: Room, path: str, body: Json) -> None:
+    def post(key: str, **more: Any) -> httpx2.Response:
+        return room.ask("POST", path, json={**body, **more}, headers={"Idempotency-Key": f"{room.id}{path}{key}"})
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: post(""), range(8)))
+    assert {(answer.status_code, answer.text) for answer in answers} == {(201, answers[0].text)}
+    assert sum(answer.headers.get("idempotent-replayed") == "true" for answer in answers) == 7
+    assert room.ask("GET", path).json()["total"] == 1
+    other = post("", note="another body")
+    assert error(other)[:2] == (422, "IDEMPOTENCY_MISMATCH")
+    if path != "/handlers/events":  # of which there may be any number
+        assert post("-another").status_code == 409

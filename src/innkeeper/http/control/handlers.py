@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from fastapi import Response
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request, Response
 from pydantic import BaseModel, ConfigDict
 
 from innkeeper.core.errors import (
@@ -10,6 +13,7 @@ from innkeeper.core.errors import (
     Forbidden,
     HandlerConflict,
     HandlerNotFound,
+    IdempotencyMismatch,
     Invalid,
     PayloadTooLarge,
     SessionNotFound,
@@ -21,6 +25,7 @@ from innkeeper.core.errors import (
 )
 from innkeeper.core.sources import HandlerDeclaration, HandlerKind
 from innkeeper.core.times import isoformat
+from innkeeper.http.claims import REPLAYED, claim_of
 from innkeeper.http.control.commands import TypeName
 from innkeeper.http.deps import CallerDep, ServicesDep
 from innkeeper.http.problems import problems
@@ -31,8 +36,8 @@ router = surface(prefix="/api/sessions/{session_id}/handlers", tags=["Control: h
 _READS = problems(Unauthorized, Forbidden, SessionNotFound, HandlerNotFound, Invalid, StorageUnavailable)
 _REMOVES = {**_READS, **problems(CodeExecutionDisabled)}
 _WRITES = problems(
-    Unauthorized, CodeExecutionDisabled, SessionNotFound, HandlerConflict, Invalid, SourceRejected, PayloadTooLarge,
-    UnsupportedMediaType, TooBusy, StorageUnavailable,
+    Unauthorized, CodeExecutionDisabled, SessionNotFound, HandlerConflict, Invalid, SourceRejected,
+    IdempotencyMismatch, PayloadTooLarge, UnsupportedMediaType, TooBusy, StorageUnavailable,
 )  # fmt: skip
 
 
@@ -95,11 +100,26 @@ class HandlerList(BaseModel):
     total: int
 
 
-async def _register(
-    session_id: str, caller: CallerDep, services: ServicesDep, kind: HandlerKind, type: str, source: str
-) -> HandlerView:
-    session = await services.sessions.get(caller, session_id)
-    handler = await services.control.code.add_handler(caller, session, kind, type, source)
+@dataclass(frozen=True, slots=True)
+class Registrar:
+    """Who registers a handler in which session, and the request that says so."""
+
+    session_id: str
+    request: Request
+    response: Response
+    caller: CallerDep
+    services: ServicesDep
+
+
+RegistrarDep = Annotated[Registrar, Depends()]
+
+
+async def _register(by: Registrar, kind: HandlerKind, type: str, source: str) -> HandlerView:
+    session = await by.services.sessions.get(by.caller, by.session_id)
+    claim = claim_of(by.request, by.request.scope["innkeeper.body"])
+    handler, is_repeated = await by.services.control.code.add_handler(by.caller, session, kind, type, source, claim)
+    if is_repeated:
+        by.response.headers[REPLAYED] = "true"
     return HandlerView.of(handler, session.id)
 
 
@@ -118,19 +138,15 @@ async def _unregister(
 
 
 @router.post("/commands", status_code=201, responses=_WRITES, openapi_extra=needs("control:write"))
-async def register_command_handler(
-    session_id: str, body: NewCommandHandler, caller: CallerDep, services: ServicesDep
-) -> HandlerView:
+async def register_command_handler(body: NewCommandHandler, by: RegistrarDep) -> HandlerView:
     """Handle this session's commands of a type, before any handler of the application."""
-    return await _register(session_id, caller, services, "command", body.command_type, body.handler_function)
+    return await _register(by, "command", body.command_type, body.handler_function)
 
 
 @router.post("/events", status_code=201, responses=_WRITES, openapi_extra=needs("control:write"))
-async def register_event_handler(
-    session_id: str, body: NewEventHandler, caller: CallerDep, services: ServicesDep
-) -> HandlerView:
+async def register_event_handler(body: NewEventHandler, by: RegistrarDep) -> HandlerView:
     """Hear of this session's events of a type."""
-    return await _register(session_id, caller, services, "event", body.event_type, body.handler_function)
+    return await _register(by, "event", body.event_type, body.handler_function)
 
 
 @router.get("/commands", responses=_READS, openapi_extra=needs("control:read"))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import Response
+from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from innkeeper.core.errors import (
     CodeExecutionDisabled,
     CommandFailed,
     Forbidden,
+    IdempotencyMismatch,
     Invalid,
     PayloadTooLarge,
     SessionNotFound,
@@ -24,6 +25,7 @@ from innkeeper.core.errors import (
 )
 from innkeeper.core.sources import ToolDeclaration
 from innkeeper.core.times import isoformat
+from innkeeper.http.claims import REPLAYED, claim_of
 from innkeeper.http.deps import CallerDep, ServicesDep
 from innkeeper.http.problems import problems
 from innkeeper.http.routes import needs, surface
@@ -95,22 +97,27 @@ class ToolCallResult(BaseModel):
     "",
     status_code=201,
     responses=problems(
-        Unauthorized, CodeExecutionDisabled, SessionNotFound, ToolConflict, Invalid, SourceRejected, PayloadTooLarge,
-        UnsupportedMediaType, TooBusy, StorageUnavailable,
+        Unauthorized, CodeExecutionDisabled, SessionNotFound, ToolConflict, Invalid, SourceRejected,
+        IdempotencyMismatch, PayloadTooLarge, UnsupportedMediaType, TooBusy, StorageUnavailable,
     ),
     openapi_extra=needs("control:write"),
 )  # fmt: skip
-async def register_tool(session_id: str, body: NewTool, caller: CallerDep, services: ServicesDep) -> ToolView:
+async def register_tool(
+    session_id: str, body: NewTool, request: Request, response: Response, caller: CallerDep, services: ServicesDep
+) -> ToolView:
     """Register a tool, for this session's agents from their next run on. Its source is parsed and not run."""
     session = await services.sessions.get(caller, session_id)
-    tool = await services.control.code.add_tool(
+    tool, is_repeated = await services.control.code.add_tool(
         caller,
         session,
         name=body.name,
         description=body.description,
         parameters=body.parameters,
         source=body.function_code,
+        claim=claim_of(request, request.scope["innkeeper.body"]),
     )
+    if is_repeated:
+        response.headers[REPLAYED] = "true"
     return ToolView.of(tool, session.id)
 
 
