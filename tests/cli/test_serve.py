@@ -129,7 +129,7 @@ FAILING = """
 from innkeeper import register_agent
 
 def broken(messages):
-    raise ValueError("the secret is 1234")
+    raise ValueError("the secret is open-sesame")
 
 register_agent("broken", broken)
 """
@@ -138,9 +138,9 @@ register_agent("broken", broken)
 def test_debug_shows_clients_what_an_agent_raised(innkeeper_server: ServerFactory) -> None:
     innkeeper_server.write("mine.py", FAILING)
     plain = innkeeper_server("mine.py")
-    assert "1234" not in say(plain.url).text
+    assert "open-sesame" not in say(plain.url).text
     assert plain.terminate() == 0
-    assert "1234" in say(innkeeper_server("mine.py", "--debug").url).text
+    assert "open-sesame" in say(innkeeper_server("mine.py", "--debug").url).text
 
 
 def test_the_log_is_one_line_an_entry_at_the_level_asked_for(innkeeper_server: ServerFactory) -> None:
@@ -166,7 +166,7 @@ def test_flags_win_over_the_environment_over_env_file_over_the_configuration(inn
         "mine.py", "--config", "config.yaml", "--env-file", "other.env", "--allowed-modes", "chat"
     )
     assert [status_of(server.url, path) for path in ("/agents", "/status")] == [200, 404]
-    assert "1234" not in say(server.url).text
+    assert "open-sesame" not in say(server.url).text
     assert (innkeeper_server.folder / "data" / "innkeeper.db").is_file()
 
 

@@ -44,12 +44,12 @@ def test_agents_are_listed_in_order_without_instructions(tmp_path: Path) -> None
 
 def test_dynamic_agent_is_found_by_name_and_not_listed(tmp_path: Path) -> None:
     app = ServerBase(settings=load_settings({"data_dir": tmp_path}))
-    app.agent(lambda name: {"secret": 1234} if name.startswith("room-") else None)(lambda messages: "Hi")
+    app.agent(lambda name: {"secret": "open-sesame"} if name.startswith("room-") else None)(lambda messages: "Hi")
     with serve_app(app) as url:
         assert httpx2.get(f"{url}/agents").json() == []
         found = httpx2.get(f"{url}/agents/room-7")
         assert (found.status_code, found.json()["name"]) == (200, "room-7")
-        assert "1234" not in found.text
+        assert "open-sesame" not in found.text
         assert httpx2.get(f"{url}/agents/hall").status_code == 404
 
 

@@ -70,14 +70,14 @@ def test_unreachable_model_fails_the_run_and_the_server_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{free_port()}/v1")
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-1234")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-open-sesame")
     app = ServerBase(settings=load_settings({"data_dir": tmp_path}))
     app.agent("model")(Agent("model", model="openai:gpt-test"))
     app.agent("fine")(lambda messages: "Hi")
     with serve_app(app) as url, httpx2.Client(base_url=url, timeout=60) as http:
         answer = http.post("/chat", json={"input": "Hi", "agent_name": "model", "session_id": "unreachable"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (500, "AGENT_FAILED")
-        assert "1234" not in answer.text
+        assert "open-sesame" not in answer.text
         assert history(http, "unreachable") == [("user", "Hi")]
         stream = http.post("/chat/stream", json={"input": "Hi", "agent_name": "model"})
         assert [frame.data["type"] for frame in frames(stream.text)][-2:] == ["error", "done"]

@@ -60,13 +60,13 @@ def declare_functions(app: ServerBase, host: Host) -> None:
 
     @app.agent("failing")
     async def failing(messages: list[Json]) -> str:
-        raise RuntimeError("the secret is 1234")
+        raise RuntimeError("the secret is open-sesame")
 
     @app.agent("breaking")
     async def breaking(messages: list[Json]) -> AsyncIterator[str]:
         yield "So far "
         yield "so good."
-        raise RuntimeError("the secret is 1234")
+        raise RuntimeError("the secret is open-sesame")
 
     @app.agent("patient")
     async def patient(messages: list[Json]) -> AsyncIterator[str]:

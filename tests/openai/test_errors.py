@@ -227,7 +227,7 @@ def test_failed_agent_is_an_internal_error_that_is_not_to_be_retried(client: ope
     check_body(failure.value)
     assert (failure.value.code, failure.value.type) == ("AGENT_FAILED", "server_error")
     assert failure.value.response.headers["x-should-retry"] == "false"
-    assert "1234" not in failure.value.response.text
+    assert "open-sesame" not in failure.value.response.text
 
 
 def test_client_that_retries_runs_a_failing_agent_once(host: Host, http: httpx2.Client) -> None:

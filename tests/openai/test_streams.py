@@ -113,7 +113,7 @@ def test_failure_in_the_middle_of_a_stream_raises_in_the_client(client: openai.O
     assert text_of(chunks) == "So far so good."
     assert failure.value.code == "AGENT_FAILED"
     assert failure.value.type == "server_error"
-    assert "1234" not in failure.value.message
+    assert "open-sesame" not in failure.value.message
 
 
 def test_failed_stream_still_ends_with_done(http: httpx2.Client) -> None:

@@ -119,7 +119,7 @@ def upstream_result(upstream: Upstream) -> str:
     [
         (CommandFailed("The code raised ValueError: no such city"), "The code raised ValueError: no such city"),
         (Invalid("arguments.city: is required."), "arguments.city: is required."),
-        (RuntimeError("the secret is 1234"), "The tool failed: RuntimeError."),
+        (RuntimeError("the secret is open-sesame"), "The tool failed: RuntimeError."),
     ],
 )
 async def test_what_a_tool_raises_is_told_to_the_model_and_the_run_goes_on(

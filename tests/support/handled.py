@@ -70,7 +70,7 @@ def handle(app: ServerBase) -> Journal:
 
     @app.command("Fail")
     async def fail(command: NamedCommand) -> None:
-        raise RuntimeError("the secret is 1234")
+        raise RuntimeError("the secret is open-sesame")
 
     @app.command("Refuse")
     async def refuse(command: NamedCommand) -> None:
@@ -97,7 +97,7 @@ def handle(app: ServerBase) -> Journal:
 
     @app.event(Ring)
     def breaking(event: Ring) -> None:
-        raise RuntimeError("the secret is 1234")
+        raise RuntimeError("the secret is open-sesame")
 
     @app.event("Ring")
     def last(event: NamedEvent) -> None:

@@ -55,7 +55,7 @@ class Performance:
         self._put(None)
 
     def fail(self, error: BaseException | None = None) -> None:
-        self._put(error or RuntimeError("the secret is 1234"))
+        self._put(error or RuntimeError("the secret is open-sesame"))
 
     def _put(self, *lines: _Line) -> None:
         self._lines.extend(lines)
@@ -152,13 +152,13 @@ def declare(app: ServerBase, inn: Inn) -> None:
 
     @app.agent("failing")
     async def failing(messages: list[Json]) -> str:
-        raise RuntimeError("the secret is 1234")
+        raise RuntimeError("the secret is open-sesame")
 
     @app.agent("breaking")
     async def breaking(messages: list[Json]) -> AsyncIterator[str]:
         yield "So far "
         yield "so good."
-        raise RuntimeError("the secret is 1234")
+        raise RuntimeError("the secret is open-sesame")
 
     @app.agent("silent")
     async def silent(messages: list[Json]) -> AsyncIterator[str]:

@@ -140,7 +140,7 @@ async def test_text_of_an_exception_is_not_written_unless_errors_are_shown(
     async def fail(*, shows_errors: bool = False) -> list[LogRecord]:
         async with writing(store.journal, shows_errors=shows_errors):
             try:
-                raise RuntimeError("the secret is 1234")
+                raise RuntimeError("the secret is open-sesame")
             except RuntimeError as error:
                 log.exception("it failed: %s", error)
                 log.error(error)
@@ -151,11 +151,11 @@ async def test_text_of_an_exception_is_not_written_unless_errors_are_shown(
     assert [one.message for one in hidden] == ["it failed: RuntimeError", "RuntimeError", "RuntimeError"]
     assert [one.metadata for one in hidden] == [{"exception": "RuntimeError"}, {}, {}]
     shown = (await fail(shows_errors=True))[3:]
-    assert shown[0].message == "it failed: the secret is 1234"
+    assert shown[0].message == "it failed: the secret is open-sesame"
     traceback = shown[0].metadata["traceback"]
     assert isinstance(traceback, list)
     assert traceback[0].startswith("Traceback")
-    assert traceback[-1] == "RuntimeError: the secret is 1234"
+    assert traceback[-1] == "RuntimeError: the secret is open-sesame"
 
 
 class Explosive:

@@ -23,7 +23,7 @@ async def echo(messages):
     return "You said: " + messages[-1]["content"]
 
 async def failing(messages):
-    raise RuntimeError("the secret is 1234")
+    raise RuntimeError("the secret is open-sesame")
 
 register_agent("echo", echo)
 register_agent("failing", failing)
@@ -69,7 +69,7 @@ async def test_the_end_of_a_run_is_told_whether_or_not_anybody_waits_for_it(
     await post(server, input="Hello", agent_name="failing", webhook=receiver.url)
     failed = told(await receiver.next())
     assert (failed["status"], failed["error"]["code"]) == ("failed", "AGENT_FAILED")
-    assert "1234" not in str(failed)
+    assert "open-sesame" not in str(failed)
     assert len(receiver.requests) == 3
 
 

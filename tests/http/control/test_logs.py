@@ -79,7 +79,7 @@ def test_what_the_server_says_of_a_run_is_found_by_its_session(http: httpx2.Clie
     assert (record["source"], record["level"], record["user_id"]) == ("server", "error", "local")
     assert record["request_id"] == failed.headers["x-request-id"]
     assert record["metadata"] == {"run_id": failed.headers["x-run-id"], "exception": "RuntimeError"}
-    assert "1234" not in http.get(LOGS).text, "the text of an exception is for who runs the server"
+    assert "open-sesame" not in http.get(LOGS).text, "the text of an exception is for who runs the server"
 
 
 def test_what_an_agent_logs_while_it_runs_is_its_sessions(inn: Inn, http: httpx2.Client) -> None:

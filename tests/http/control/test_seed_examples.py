@@ -255,13 +255,13 @@ def test_a_fault_of_the_server_is_an_internal_error_and_says_no_more(tmp_path: P
 
     @app.agent.before_request(required=True)
     async def check(request: Request) -> None:
-        raise RuntimeError("the secret is 1234")
+        raise RuntimeError("the secret is open-sesame")
 
     with serve_inn(app) as inn, httpx2.Client(base_url=inn.url, timeout=20, trust_env=False) as http:
         engine = told(http.post("/api/engines", json={"engine_type": "DummyEngine"}), 201)["engine_id"]
         answer = http.post(f"/api/engines/{engine}/execute", json={"prompt": "Hello"})
         refused(answer, 500, "INTERNAL_ERROR")
-        assert "1234" not in answer.text
+        assert "open-sesame" not in answer.text
 
 
 async def test_migration_before(tmp_path: Path) -> None:
