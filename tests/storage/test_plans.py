@@ -21,7 +21,7 @@ from innkeeper.storage import migrations, programs, schema
 from innkeeper.storage.statements import Statement
 
 ROWS = 20_000
-_SMALL = {"workers", "search", "CONSTANT"}  # the latter two are what a search by halving has found so far
+_SMALL = {"workers", "audit_head", "search", "CONSTANT"}  # the latter two are what a search by halving has found so far
 _UNFINISHED = {
     "runs_unfinished",
     "runs_one_at_a_time",
@@ -48,6 +48,7 @@ _CELLS = {
     "runs.worker": "CASE WHEN n > {rows} - 40 AND n <= {rows} - 20 THEN '' ELSE 'w' END",
     "runs.ended_at": "CASE WHEN n > {rows} - 60 THEN NULL ELSE n END",
     "run_id": "'run_' || n",
+    "audit_head.id": "n + 1",
     "injections.session_key": "CASE WHEN n % 4 = 1 THEN NULL ELSE 's_' || (n % ({rows} / 10)) END",
     "injections.agent_name": "'agent-' || (n % 100)",
     "injections.run_id": "CASE WHEN n % 2 = 1 THEN NULL ELSE 'run_' || n END",

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 
+from innkeeper.core.administration import AdministrationChange, AdministrationOutcome
 from innkeeper.core.claims import Claim, Claimed
 from innkeeper.core.control_changes import ControlChange, ControlOutcome
+from innkeeper.core.credits import ModelUsage, Terms
 from innkeeper.core.events import EndStatus, FinishReason
 from innkeeper.core.identity import Owner
 from innkeeper.core.injections import InjectedMessage, Injection
@@ -65,7 +68,8 @@ class AcceptRun:
     end user and id. A run that is not `recorded` gets a session of its own, whatever it names: it must
     neither change nor end one that is kept. A run in the background is stored queued, with the `plan` by which
     any process can execute it. Injections that waited for this turn become its first messages. It becomes the last
-    run of the engine `engine_id`, which must be one of that session: else `EngineNotFound`.
+    run of the engine `engine_id`, which must be one of that session: else `EngineNotFound`. What its `terms` ask for
+    is set aside of its caller's balances, or it is refused with `InsufficientCredits`.
     """
 
     run: Run
@@ -83,6 +87,7 @@ class AcceptRun:
     webhook: str | None = None
     claim: Claim | None = None
     engine_id: str | None = None
+    terms: Terms | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,12 +203,16 @@ class ForgetClaims:
 
 @dataclass(frozen=True, slots=True)
 class AppendEvents:
-    """Add a segment to the run's log; `notes` tell of it in the log of the session, which must be named then."""
+    """Add a segment to the run's log; `notes` tell of it in the log of the session, which must be named then.
+
+    `records` are what the agent has tracked meanwhile.
+    """
 
     segment: Segment
     now: Instant
     notes: tuple[Note, ...] = ()
     session_key: str = ""
+    records: tuple[CreditRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +220,9 @@ class EndRun:
     """The run's settlement: its last events, messages, usage, credits and final status, exactly once.
 
     `visible` is the assistant's turn as clients saw it, which is what a client's transcript is compared with; `notes`
-    tell of the last events in the session's log, before the end itself, which tells the `timings`.
+    tell of the last events in the session's log, before the end itself, which tells the `timings`. Of what was set
+    aside for the run, what it has cost is taken, `records` of earlier commits included, and the rest is given back;
+    at most `ceiling`.
     """
 
     run_id: str
@@ -229,11 +240,13 @@ class EndRun:
     records: tuple[CreditRecord, ...] = ()
     notes: tuple[Note, ...] = ()
     timings: Mapping[str, object] | None = None
+    models: tuple[ModelUsage, ...] = ()
+    ceiling: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RecordCredits:
-    """Ledger rows that were tracked after the run had been settled."""
+    """Ledger rows that were tracked after the run had been settled; of the balances it takes what is left of them."""
 
     run_id: str
     records: tuple[CreditRecord, ...]
@@ -328,6 +341,7 @@ Change = (
     | TakeDeliveries
     | SettleDelivery
     | ControlChange
+    | AdministrationChange
 )
 
 
@@ -482,6 +496,7 @@ Outcome = (
     | Stale
     | Missing
     | ControlOutcome
+    | AdministrationOutcome
 )
 
 

@@ -9,21 +9,27 @@ InnkeeperError
 │   ├── CommandNotFound     ├── EventNotFound
 │   ├── EngineNotFound      ├── ToolNotFound
 │   ├── HandlerNotFound     ├── TraceNotFound
-│   ├── TokenNotFound
+│   ├── TokenNotFound       ├── AdminNotFound
+│   ├── BalanceNotFound
 │   └── RouteNotFound
 ├── NoDefaultAgent          no agent was named and none is the default
 ├── NoAgents                nothing is registered
 ├── MethodNotAllowed
 ├── Unauthorized            no usable credentials
+├── InsufficientCredits     what is left does not cover what the run may cost
 ├── Forbidden               credentials without the permission
 ├── ForeignHost             the Host header names another server
 ├── PayloadTooLarge         ├── UnsupportedMediaType
+├── HeadersTooLarge         ├── AddressTooLong
 ├── RunConflict             another run holds the session
 ├── ToolConflict            ├── HandlerConflict   one of that name is registered already
+├── AdminConflict           an administrator has that address or id already
+├── LastAdmin               somebody must remain
 ├── SourceRejected          source code that cannot be registered: where, and why
 ├── CodeExecutionDisabled   the server does not run clients' code
 ├── CommandFailed           a command handler or a tool raised, or exceeded a limit
 ├── TooBusy                 a queue or a limit is full; `retry_after` seconds
+│   └── RateLimited         too many requests in a while
 ├── IdempotencyMismatch     the key was used with another request
 ├── AgentFailed             the agent or its model raised
 │   └── AgentTimedOut       it did not end in time
@@ -114,6 +120,14 @@ class TokenNotFound(NotFound):
     """No token has that id."""
 
 
+class AdminNotFound(NotFound):
+    """No administrator has that address."""
+
+
+class BalanceNotFound(NotFound):
+    """Neither that user nor that organization has a balance."""
+
+
 class RouteNotFound(NotFound):
     """Nothing is served at that path."""
 
@@ -154,6 +168,26 @@ class UnsupportedMediaType(InnkeeperError):
     """The body is not of the type that this route accepts."""
 
 
+class HeadersTooLarge(InnkeeperError):
+    """The request has too many header fields, or too long ones."""
+
+
+class AddressTooLong(InnkeeperError):
+    """The path and query are longer than this server accepts."""
+
+
+class InsufficientCredits(InnkeeperError):
+    """What is left of the balance does not cover what the run may cost."""
+
+
+class AdminConflict(InnkeeperError):
+    """An administrator has that address or id already."""
+
+
+class LastAdmin(InnkeeperError):
+    """The last administrator cannot be removed."""
+
+
 class RunConflict(InnkeeperError):
     """The session is busy with another run."""
 
@@ -188,6 +222,10 @@ class TooBusy(InnkeeperError):
     def __init__(self, message: str, *, retry_after: int = 1) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class RateLimited(TooBusy):
+    """The caller has sent too many requests in a while."""
 
 
 class IdempotencyMismatch(InnkeeperError):

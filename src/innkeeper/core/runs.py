@@ -18,7 +18,7 @@ from innkeeper.core.messages import Message, ToolUse
 from innkeeper.core.times import Instant
 from innkeeper.core.traces import SpanPlace, span_id_of
 from innkeeper.core.transcripts import HistoryMode
-from innkeeper.core.usage import Usage
+from innkeeper.core.usage import Pricing, Usage
 
 
 class RunStatus(StrEnum):
@@ -144,7 +144,11 @@ class RunError:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run as it is stored. `session_id` is the client's id, `session_key` the internal one."""
+    """A run as it is stored. `session_id` is the client's id, `session_key` the internal one.
+
+    `pricing` is what its agent cost when it was accepted, and `reserved` what is set aside for it, in billionths of a
+    credit; `None` where its caller has no balance.
+    """
 
     id: str
     owner: Owner
@@ -171,6 +175,8 @@ class Run:
     ended_at: Instant | None = None
     own_trace_id: str | None = None
     parent_span: str | None = None
+    pricing: Pricing | None = None
+    reserved: int | None = None
 
     @property
     def trace_id(self) -> str:

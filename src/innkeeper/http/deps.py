@@ -17,6 +17,7 @@ from innkeeper.http.gates import Gate
 from innkeeper.http.hooks import Hooks
 from innkeeper.ports.meters import UNMETERED, TrafficMeter
 from innkeeper.services.agents import AgentRegistry
+from innkeeper.services.audit import Audit
 from innkeeper.services.control import Control
 from innkeeper.services.credentials import Credentials
 from innkeeper.services.engines import Engines
@@ -72,6 +73,9 @@ class Services(Protocol):
 
     @property
     def credentials(self) -> Credentials: ...
+
+    @property
+    def audit(self) -> Audit: ...
 
 
 @dataclass(slots=True)

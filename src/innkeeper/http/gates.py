@@ -33,15 +33,27 @@ PERMISSIONS: Mapping[str, Role] = {
     "control:write": Role.USER,
     "code:write": Role.ADMIN,
     "observability:read": Role.ADMIN,
+    "credits:read": Role.READ,
+    "credits:admin": Role.ADMIN,
+    "chat_logs:read": Role.READ,
+    "tokens:admin": Role.ADMIN,
+    "users:admin": Role.ADMIN,
+    "platform:admin": Role.ADMIN,
+    "audit:read": Role.ADMIN,
+    "prompts:read": Role.ADMIN,
     "server:read": Role.READ,
     "server:admin": Role.ADMIN,
     "docs:read": Role.READ,
 }
 """What a role must at least be to use a permission."""
 
-_SCOPES: Mapping[str, str] = {"code:write": CODE, "observability:read": OBSERVABILITY}
+_SCOPES: Mapping[str, str] = {
+    "code:write": CODE,
+    "observability:read": OBSERVABILITY,
+    "prompts:read": OBSERVABILITY,
+}
 """The scope with which a token of a lower role may use a permission, too."""
-_ALSO_LOCAL = frozenset({"observability:read"})
+_ALSO_LOCAL = frozenset({"observability:read", "prompts:read"})
 """What the local user may do beyond its role."""
 _OF_A_SESSION = "/api/sessions/{session_id}"
 _PUBLIC_PATIENCE = 0.5

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ from innkeeper.core.messages import Message, from_dict
 from innkeeper.core.runs import Parameters, Plan, Run, RunError, RunStatus
 from innkeeper.core.sessions import Session, StoredMessage
 from innkeeper.core.times import Instant
-from innkeeper.core.usage import Usage
+from innkeeper.core.usage import Pricing, Usage
 from innkeeper.storage import schema
 from innkeeper.storage.statements import Row
 
@@ -132,7 +133,31 @@ def run_of(row: Row) -> Run:
         ended_at=cell["ended_at"],
         own_trace_id=cell["trace_id"],
         parent_span=cell["parent_span"],
+        pricing=_pricing_of(cell["terms"]),
+        reserved=cell["reserved"],
     )
+
+
+def terms_text(pricing: Pricing | None, charged: Sequence[str]) -> str:
+    """What a run's agent costs, and whose balances are charged, as JSON."""
+    prices = None
+    if pricing is not None:
+        ceiling = None if pricing.max_credits is None else str(pricing.max_credits)
+        prices = [str(pricing.credits_per_request), str(pricing.credits_per_token), ceiling]
+    return dumps({"prices": prices, "charged": list(charged)})
+
+
+def charged_of(text: str) -> tuple[str, ...]:
+    """Whose balances are charged, of a run's terms."""
+    return tuple(loads(text)["charged"])
+
+
+def _pricing_of(text: str | None) -> Pricing | None:
+    prices = None if text is None else loads(text)["prices"]
+    if prices is None:
+        return None
+    per_request, per_token, ceiling = prices
+    return Pricing(Decimal(per_request), Decimal(per_token), None if ceiling is None else Decimal(ceiling))
 
 
 def plan_text(plan: Plan) -> str:

@@ -60,7 +60,7 @@ sessions = Table(
     Column("token_digest", String),
     Index("sessions_by_token", "token_digest", unique=True, sqlite_where=text("token_digest IS NOT NULL"),
           postgresql_where=text("token_digest IS NOT NULL")),
-    Index("sessions_by_name", "organization", "owner", "id", "user_id", unique=True),
+    Index("sessions_by_name", "id", "organization", "owner", "user_id", unique=True),
     Index("sessions_by_age", "organization", "owner", "recorded", "key"),
 )  # fmt: skip
 
@@ -129,6 +129,8 @@ runs = Table(
     Column("cancel_requested", SmallInteger, nullable=False, server_default="0"),
     Column("trace_id", String),
     Column("parent_span", String),
+    Column("terms", Text),
+    Column("reserved", BigInteger),
     Index("runs_of_traces", "trace_id", "organization", "owner", "id", sqlite_where=text("trace_id IS NOT NULL"),
           postgresql_where=text("trace_id IS NOT NULL")),
     Index("runs_by_age", "organization", "owner", "id"),
@@ -141,6 +143,7 @@ runs = Table(
           postgresql_where=text("status = 'queued' AND background = 1")),
 )  # fmt: skip
 
+# `terms` is what its agent costs, and `reserved` what is set aside for it of its caller's balances; null for nothing.
 # A run's log is its `opening` (the first event), its segments, and its `closing`: the last segment, which begins
 # at `closing_seq`. A short run has no rows in `segments` at all. The two sequences are the run's places in its
 # session's log.
@@ -174,6 +177,8 @@ session_events = Table(
     sqlite_with_rowid=False,
 )
 
+# What runs consumed: what agents tracked and what their prices came to (`credits`, a decimal), and tokens by model,
+# with what those cost the operator. `cost` is in billionths and null where no price is known.
 credit_records = Table(
     "credit_records",
     metadata,
@@ -186,6 +191,144 @@ credit_records = Table(
     Column("metadata", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Index("credit_records_by_run", "run_id"),
+    Index("credit_records_by_owner", "organization", "owner", "id"),
+)
+
+model_usage = Table(
+    "model_usage",
+    metadata,
+    Column("run_id", String, primary_key=True),
+    Column("model", String, primary_key=True),
+    *_owned(),
+    Column("agent_name", String, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cost", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    Index("model_usage_by_owner", "organization", "owner", "run_id"),
+    sqlite_with_rowid=False,
+)
+
+# What may still be spent, in billionths of a credit: by a user, or, where `owner` is empty, by an organization. Of
+# what is there, `reserved` is set aside for runs under way. Each movement is an entry, and they sum up to the balance.
+balances = Table(
+    "balances",
+    metadata,
+    Column("organization", String, primary_key=True),
+    Column("owner", String, primary_key=True),
+    Column("available", BigInteger, nullable=False),
+    Column("reserved", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+balance_entries = Table(
+    "balance_entries",
+    metadata,
+    Column("organization", String, primary_key=True),
+    Column("owner", String, primary_key=True),
+    Column("id", String, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("balance", BigInteger, nullable=False),
+    Column("run_id", String),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Runs that have ended and whose `topic` ("log", "copy") has not been seen to yet.
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("topic", String, primary_key=True),
+    Column("run_id", String, primary_key=True),
+    sqlite_with_rowid=False,
+)
+
+# A row for each run that has ended, derived from it behind. What was said is in the run alone.
+chat_logs = Table(
+    "chat_logs",
+    metadata,
+    Column("id", String, primary_key=True),
+    *_owned(),
+    Column("run_id", String, nullable=False),
+    Column("session_id", String, nullable=False),
+    Column("agent_name", String, nullable=False),
+    Column("endpoint", String, nullable=False),
+    Column("status", String, nullable=False),
+    Column("error", Text),
+    Column("model", String),
+    Column("input_tokens", BigInteger),
+    Column("output_tokens", BigInteger),
+    Column("response_time", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Index("chat_logs_by_owner", "organization", "owner", "id"),
+    Index("chat_logs_by_session", "session_id", "id"),
+    Index("chat_logs_by_user", "user_id", "id"),
+)
+
+# Who has run anything, and how much was run on a day (`day` counts since 1970, UTC); counted with the chat logs.
+users = Table(
+    "users",
+    metadata,
+    Column("organization", String, primary_key=True),
+    Column("owner", String, primary_key=True),
+    Column("user_id", String, primary_key=True),
+    Column("first_seen_at", BigInteger, nullable=False),
+    Column("last_seen_at", BigInteger, nullable=False),
+    Index("users_by_last_seen", "last_seen_at"),
+    Index("users_by_name", "user_id"),
+    sqlite_with_rowid=False,
+)
+
+days = Table(
+    "days",
+    metadata,
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("succeeded", BigInteger, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+)
+
+admins = Table(
+    "admins",
+    metadata,
+    Column("email", String, primary_key=True),
+    Column("id", String, nullable=False),
+    Column("workos_id", String, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Index("admins_by_workos_id", "workos_id", unique=True),
+)
+
+# The audit log: `digest` is that of the entry and of `previous`, the digest of the entry before. The head is one row.
+audit_entries = Table(
+    "audit_entries",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", String, nullable=False),
+    Column("organization", String, nullable=False),
+    Column("owner", String, nullable=False),
+    Column("action", String, nullable=False),
+    Column("resource", String, nullable=False),
+    Column("resource_id", Text),
+    Column("metadata", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("previous", String, nullable=False),
+    Column("digest", String, nullable=False),
+    Index("audit_entries_by_id", "id", unique=True),
+)
+
+audit_head = Table(
+    "audit_head",
+    metadata,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, nullable=False),
+    Column("digest", String, nullable=False),
 )
 
 # `number` is the order of arrival. `run_id` is the run that has the message or is to have it: none while it waits

@@ -15,6 +15,7 @@ from innkeeper.runtimes.settings import RuntimeSettings
 from innkeeper.runtimes.threads import Threads
 from innkeeper.services import processes
 from innkeeper.services.agents import AgentRegistry
+from innkeeper.services.audit import Audit
 from innkeeper.services.control import IN_HAND, Belongings, Control
 from innkeeper.services.credentials import Credentials
 from innkeeper.services.engines import Engines
@@ -59,6 +60,7 @@ class Started:
     trace_export: TraceExport | None
     tokens: Tokens
     credentials: Credentials
+    audit: Audit
     loop: asyncio.AbstractEventLoop
 
 
@@ -140,6 +142,7 @@ def _assembled(shared: _Shared, handlers: Handlers) -> Started:
         trace_export=shared.trace_export,
         tokens=tokens,
         credentials=Credentials(tokens=tokens, journal=store.journal, now=now),
+        audit=Audit(journal=store.journal, now=now, new_id=new_id),
         loop=asyncio.get_running_loop(),
     )
 

@@ -9,6 +9,7 @@ from typing import Protocol
 from innkeeper.buses.memory import MemoryBus
 from innkeeper.config import Settings
 from innkeeper.core.errors import MissingDependency, SetupError
+from innkeeper.ports.accounts import CreditReader
 from innkeeper.ports.bus import Bus
 from innkeeper.ports.journal import Journal
 from innkeeper.ports.readers import (
@@ -67,6 +68,9 @@ class Store(Protocol):
 
     @property
     def tokens(self) -> TokenReader: ...
+
+    @property
+    def credits(self) -> CreditReader: ...
 
     @property
     def is_shared(self) -> bool: ...

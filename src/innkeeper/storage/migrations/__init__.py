@@ -11,7 +11,7 @@ from pathlib import Path
 
 from innkeeper.core.errors import SetupError
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest revision; a test compares it with the scripts."""
 
 _FOLDER = Path(__file__).parent

@@ -14,6 +14,7 @@ import asyncpg
 
 from innkeeper.core.errors import SetupError
 from innkeeper.storage.command_readers import StoredCommands
+from innkeeper.storage.credit_readers import StoredCredits
 from innkeeper.storage.engine_readers import StoredEngines
 from innkeeper.storage.event_readers import StoredEvents
 from innkeeper.storage.figure_readers import StoredFigures
@@ -101,6 +102,7 @@ class PostgresStore:
         self.sources = StoredSources(fetch)
         self.engines = StoredEngines(fetch)
         self.tokens = StoredTokens(fetch)
+        self.credits = StoredCredits(fetch)
         self.logs = StoredLogs(fetch)
         self.workers = StoredWorkers(fetch)
         self.counts = StoredFigures(fetch)

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from innkeeper.core import changes, control_changes
+from innkeeper.core import administration, changes, control_changes
 from innkeeper.storage.programs import (
+    audit,
     claims,
     commands,
     conversations,
+    credits,
     deliveries,
     engines,
     injections,
@@ -70,6 +72,11 @@ PROGRAMS: dict[type[changes.Change], Callable[[Any, changes.Fence | None], Progr
     control_changes.TouchTokens: tokens.touch,
     control_changes.KeepLogs: log_records.keep,
     control_changes.ForgetLogs: log_records.forget,
+    administration.WriteAudit: audit.write,
+    administration.SetBalance: credits.set_balance,
+    administration.AddCredits: credits.add,
+    administration.RemoveBalance: credits.remove,
+    administration.RateUsage: credits.rate,
 }
 
 _CHECK_BY_THEMSELVES = changes.AppendEvents | changes.EndRun | changes.DeliverInjections | changes.ReleaseRun

@@ -10,7 +10,7 @@ from innkeeper.core.changes import AppendEvents, Done, Fence, Segment, Stale
 from innkeeper.core.errors import RunConflict
 from innkeeper.core.times import Instant
 from innkeeper.storage import schema
-from innkeeper.storage.programs import session_events
+from innkeeper.storage.programs import credits, session_events
 from innkeeper.storage.records import digest
 from innkeeper.storage.statements import Program, Query, Statement
 
@@ -27,7 +27,7 @@ _EXTEND = Statement(
     update(_table)
     .where(is_mine, _table.c.last_seq == bindparam("old_last_seq"))
     .values(last_seq=bindparam("new_last_seq"))
-    .returning(_table.c.id),
+    .returning(_table.c.organization, _table.c.owner, _table.c.user_id, _table.c.agent_name),
     returns=True,
 )
 
@@ -43,7 +43,7 @@ def holds(fence: Fence) -> Query:
 
 
 def extend(fence: Fence, segment: Segment, now: Instant) -> Program:
-    """Add a segment where the log ends right before it; false if it does not."""
+    """Add a segment where the log ends right before it, and tell whose run it is; nothing if it does not."""
     moved = {"old_last_seq": segment.first_seq - 1, "new_last_seq": segment.last_seq}
     rows = yield Query(_EXTEND, {**mine(fence), **moved})
     if rows:
@@ -58,7 +58,7 @@ def extend(fence: Fence, segment: Segment, now: Instant) -> Program:
                 "created_at": now,
             },
         )
-    return bool(rows)
+    return rows[0] if rows else None
 
 
 def append(change: AppendEvents, fence: Fence | None) -> Program:
@@ -67,7 +67,10 @@ def append(change: AppendEvents, fence: Fence | None) -> Program:
     segment, cell = change.segment, None
     if change.notes:
         cell = yield from session_events.lock(change.session_key)
-    if (yield from extend(fence, segment, change.now)):
+    owner = yield from extend(fence, segment, change.now)
+    if owner is not None:
+        for record in change.records:
+            yield credits.record(fence.run_id, owner, record)
         if cell is not None:
             yield from session_events.append(cell, change.notes)
         return Done()

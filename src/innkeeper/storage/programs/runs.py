@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import bindparam, case, func, insert, literal_column, null, select, update
@@ -21,20 +22,30 @@ from innkeeper.core.changes import (
     Stale,
     Steered,
 )
+from innkeeper.core.credits import Terms
 from innkeeper.core.errors import RunConflict, TooBusy
 from innkeeper.core.events import shown_usage
 from innkeeper.core.runs import Run, RunStatus
 from innkeeper.core.session_events import Note
-from innkeeper.core.usage import CreditRecord
+from innkeeper.core.times import Instant
 from innkeeper.storage import schema
-from innkeeper.storage.programs import claims, conversations, deliveries, engines, injections, session_events, sessions
+from innkeeper.storage.programs import (
+    claims,
+    conversations,
+    credits,
+    deliveries,
+    engines,
+    injections,
+    session_events,
+    sessions,
+)
 from innkeeper.storage.programs.logs import is_mine, mine
-from innkeeper.storage.records import dumps, messages_body, plain, plan_text
+from innkeeper.storage.records import charged_of, dumps, messages_body, plain, plan_text, terms_text
 from innkeeper.storage.statements import Program, Query, Statement
 
 _table = schema.runs
 _INSERT = Statement(insert(_table))
-_INSERT_CREDITS = Statement(insert(schema.credit_records))
+_TO_LOG = Statement(insert(schema.outbox))
 _LINE = Statement(
     select(func.min(_table.c.id), func.count())
     .where(
@@ -101,6 +112,8 @@ _END = Statement(
         _table.c.owner,
         _table.c.user_id,
         _table.c.agent_name,
+        _table.c.terms,
+        _table.c.reserved,
         _table.c.webhook,
         _table.c.injections,
         select(case((_others.c.status == literal_column("'queued'"), _others.c.id)))
@@ -123,9 +136,15 @@ _BLANK = Statement(
     )
 )
 _OWNER_OF = Statement(
-    select(_table.c.recorded, _table.c.organization, _table.c.owner, _table.c.user_id, _table.c.agent_name).where(
-        _table.c.id == bindparam("by_id")
-    ),
+    select(
+        _table.c.organization,
+        _table.c.owner,
+        _table.c.user_id,
+        _table.c.agent_name,
+        _table.c.terms,
+        _table.c.reserved,
+        _table.c.ended_at,
+    ).where(_table.c.id == bindparam("by_id")),
     returns=True,
 )
 
@@ -156,6 +175,9 @@ def accept(change: AcceptRun, fence: Fence | None) -> Program:
                 interrupts = yield from _make_way(cell["key"])
     if cell is None:
         cell = sessions.fresh(change.new_session, recorded=change.recorded)
+    reserved = None
+    if change.terms is not None and change.terms.balances:
+        reserved = yield from credits.reserve(run.owner.organization, change.terms)
     if change.engine_id is not None:
         yield from engines.execute(change.engine_id, cell["key"], run.id)
     cell["turns"] += 1
@@ -167,11 +189,24 @@ def accept(change: AcceptRun, fence: Fence | None) -> Program:
         first_segment = yield from _open(change, cell)
         lineage = yield from conversations.lineage_of(cell)
     yield Query(sessions.INSERT, cell) if is_new else sessions.advance(cell)
-    yield Query(_INSERT, _run_cells(change, cell, status, first_segment))
+    placed = _placed(run, cell, status, first_segment)
+    cells = _run_cells(change, cell, status, first_segment)
+    if change.terms is not None:
+        placed, cells = yield from _priced(placed, cells, change.terms, reserved)
+    yield Query(_INSERT, cells)
     if change.claim is not None:
         yield claims.write(run.owner, change.claim, run.id, run.created_at)
     told = None if first_segment is change.first else first_segment
-    return Accepted(_placed(run, cell, status, first_segment), lineage, 1, is_new, told, interrupts)
+    return Accepted(placed, lineage, 1, is_new, told, interrupts)
+
+
+def _priced(run: Run, cells: Cells, terms: Terms, reserved: tuple[int, credits.Held] | None) -> Program:
+    """The run and its cells with what it may cost, which is set aside now."""
+    amount, held = (None, {}) if reserved is None else reserved
+    if amount is not None:
+        yield from credits.keep_reserved(run.owner.organization, amount, held, run.created_at)
+    cells["terms"], cells["reserved"] = terms_text(terms.pricing, tuple(held)), amount
+    return replace(run, pricing=terms.pricing, reserved=amount), cells
 
 
 def _open(change: AcceptRun, cell: Cells) -> Program:
@@ -298,6 +333,8 @@ def _run_cells(change: AcceptRun, cell: Mapping[str, Any], status: RunStatus, fi
         "cancel_requested": 0,
         "trace_id": run.own_trace_id,
         "parent_span": run.parent_span,
+        "terms": None,
+        "reserved": None,
     }
 
 
@@ -309,7 +346,7 @@ def end(change: EndRun, fence: Fence | None) -> Program:
     rows = yield Query(_END, _end_cells(change, fence, cell["sequence"] + len(change.notes) + 1))
     if not rows:
         return (yield from _ended_before(change, fence))
-    recorded, *owner, webhook, injected, next_run_id = rows[0]
+    recorded, *owner, terms, reserved, webhook, injected, next_run_id = rows[0]
     if injected:
         yield injections.defer(change.run_id, change.session_key if recorded else None)
     if webhook is not None:
@@ -321,7 +358,12 @@ def end(change: EndRun, fence: Fence | None) -> Program:
         yield from sessions.forget(change.session_key)
         yield Query(_BLANK, {"by_id": change.run_id})
     for record in change.records:
-        yield _credit_query(change.run_id, owner, record)
+        yield credits.record(change.run_id, owner, record)
+    if change.models:
+        yield from credits.note_usage(change.run_id, owner, change.models, change.now)
+    if reserved is not None:
+        yield from credits.settle(change, owner, reserved, charged_of(terms))
+    yield Query(_TO_LOG, {"topic": "log", "run_id": change.run_id})
     return Ended(next_run_id, webhook is not None)
 
 
@@ -378,30 +420,14 @@ def _end_session(change: EndRun, cell: Cells) -> Program:
     yield sessions.count(cell, change.now)
 
 
-def _credit_query(run_id: str, owner: list[str], record: CreditRecord) -> Query:
-    organization, user, user_id, agent_name = owner
-    return Query(
-        _INSERT_CREDITS,
-        {
-            "id": record.id,
-            "organization": organization,
-            "owner": user,
-            "user_id": user_id,
-            "run_id": run_id,
-            "agent_name": agent_name,
-            "credits": str(record.credits),
-            "reason": plain(record.reason),
-            "metadata": dumps(dict(record.metadata)),
-            "created_at": record.recorded_at,
-        },
-    )
-
-
 def record_credits(change: RecordCredits, fence: Fence | None) -> Program:
     rows = yield Query(_OWNER_OF, {"by_id": change.run_id})
     if not rows:
         return Missing()
-    _, *owner = rows[0]
+    *owner, terms, reserved, ended_at = rows[0]
     for record in change.records:
-        yield _credit_query(change.run_id, owner, record)
+        yield credits.record(change.run_id, owner, record)
+        if reserved is not None and ended_at is not None:
+            users, now = charged_of(terms), Instant(record.recorded_at)
+            yield from credits.take(owner[0], users, change.run_id, record.id, record.credits, now)
     return Done()

@@ -13,6 +13,7 @@ from typing import Any
 
 from innkeeper.core.errors import StoreInUse
 from innkeeper.storage.command_readers import StoredCommands
+from innkeeper.storage.credit_readers import StoredCredits
 from innkeeper.storage.engine_readers import StoredEngines
 from innkeeper.storage.event_readers import StoredEvents
 from innkeeper.storage.figure_readers import StoredFigures
@@ -105,6 +106,7 @@ class SqliteStore:
         self.sources = StoredSources(self._fetch)
         self.engines = StoredEngines(self._fetch)
         self.tokens = StoredTokens(self._fetch)
+        self.credits = StoredCredits(self._fetch)
         self.logs = StoredLogs(self._fetch)
         self.workers = StoredWorkers(self._fetch)
         self.counts = StoredFigures(self._fetch)
