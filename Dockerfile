@@ -1,5 +1,5 @@
 # The server in an image: no build tools, no secrets, not root. It serves /app/agents, keeps its state in /data,
-# and takes its settings from the environment: docs/deployment.md.
+# and takes its settings from the environment: docs/deploy.md.
 
 FROM python:3.13-slim AS build
 WORKDIR /build
@@ -8,7 +8,7 @@ COPY src ./src
 # The environment has no pip of its own: the one beside it installs into it. What is installed is this folder.
 # hadolint ignore=DL3013
 RUN python -m venv --without-pip /opt/innkeeper \
-    && pip --python /opt/innkeeper/bin/python install --no-cache-dir ".[postgres,redis,code,otel]"
+    && pip --python /opt/innkeeper/bin/python install --no-cache-dir ".[postgres,redis,code,otel,oidc]"
 
 FROM python:3.13-slim
 RUN groupadd --system --gid 10001 innkeeper \

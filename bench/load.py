@@ -11,6 +11,7 @@ import asyncio
 import json
 import statistics
 import time
+from collections.abc import Sequence
 from typing import cast
 
 import uvloop
@@ -164,9 +165,12 @@ def _percentiles(latencies: list[int]) -> dict[str, float]:
     return {"p50": hundredths[49] / 1e6, "p99": hundredths[98] / 1e6}
 
 
-def request_bytes(path: str, body: str) -> bytes:
-    head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
-    return f"{head}content-length: {len(body.encode())}\r\n\r\n{body}".encode()
+def request_bytes(path: str, body: str, headers: Sequence[str] = ()) -> bytes:
+    """A POST; without a body, a GET."""
+    lines = [f"{'POST' if body else 'GET'} {path} HTTP/1.1", "host: 127.0.0.1", *headers]
+    if body:
+        lines += ["content-type: application/json", f"content-length: {len(body.encode())}"]
+    return ("\r\n".join(lines) + f"\r\n\r\n{body}").encode()
 
 
 def main() -> None:
@@ -174,13 +178,14 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--path", required=True)
     parser.add_argument("--body", default="{}")
+    parser.add_argument("--header", action="append", default=[], help="`name: value`; any number of them")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--frames", type=int, help="how many frames each stream must have")
     options = parser.parse_args()
 
     async def loaded() -> dict[str, float | int | str | None]:
-        load = Load(request_bytes(options.path, options.body), options.frames)
+        load = Load(request_bytes(options.path, options.body, options.header), options.frames)
         return await run(load, options.port, options.connections, options.seconds)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

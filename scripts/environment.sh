@@ -98,6 +98,6 @@ install_for_development() {
   say "Updating pip ..."
   pip_install --upgrade 'pip>=25.1'
   say "Installing Innkeeper, its extras and the development tools (some 120 MB the first time) ..."
-  pip_install --editable "${root}[local,postgres,redis,openai-agents,code,otel]" --group "$root/pyproject.toml:dev"
+  pip_install --editable "${root}[local,postgres,redis,openai-agents,code,otel,oidc]" --group "$root/pyproject.toml:dev"
   printf '%s\n' "$wanted" >"$venv/dev.stamp"
 }

@@ -12,6 +12,7 @@ from innkeeper.version import __version__
 
 if TYPE_CHECKING:
     from innkeeper.apps.applications import attach, create_app
+    from innkeeper.apps.environments import environ
     from innkeeper.apps.messaging import bus
     from innkeeper.apps.pricing import pricing
     from innkeeper.apps.registration import register_agent
@@ -55,6 +56,7 @@ _HOMES = {
     "attach": "innkeeper.apps.applications",
     "bus": "innkeeper.apps.messaging",
     "create_app": "innkeeper.apps.applications",
+    "environ": "innkeeper.apps.environments",
     "get_context": "innkeeper.core.context",
     "get_tool_call": "innkeeper.core.context",
     "load_settings": "innkeeper.config",
@@ -86,6 +88,7 @@ __all__ = [
     "attach",
     "bus",
     "create_app",
+    "environ",
     "get_context",
     "get_tool_call",
     "load_settings",

@@ -7,12 +7,15 @@ In that order of precedence. Nothing else in the package reads the environment. 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -27,6 +30,7 @@ from pydantic import (
 )
 
 from innkeeper.core.errors import SetupError
+from innkeeper.core.rates import OFF, rate_of, special_rates
 from innkeeper.origins import DEFAULT, Given, Origin, doubts, nearest, of_variables, read_env_file, read_yaml
 
 MODES = ("chat", "agent", "logs", "health", "api", "platform", "console")
@@ -42,6 +46,16 @@ LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], B
 def _web_address(text: str) -> str:
     if not text.startswith(("http://", "https://")) or not text.partition("://")[2].strip("/") or " " in text:
         raise ValueError("it must be a URL such as http://localhost:4318")
+    return text
+
+
+def _safe_address(text: str) -> str:
+    """An address at which nobody on the way can exchange what is read."""
+    parts = urlsplit(_web_address(text))
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError("it must have no user, query or fragment")
+    if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+        raise ValueError("it must begin with https://, because whoever is on the way could let anybody in")
     return text
 
 
@@ -62,6 +76,52 @@ def _known_modes(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def _own_variables(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names that clients may set, for a request of theirs alone."""
+    for name in names:
+        if not _VARIABLE.fullmatch(name):
+            raise ValueError(f"{name} is no name of a variable: letters, digits and _")
+        if name.upper().endswith(_ADDRESSES):
+            raise ValueError(f"{name} says where model clients connect to, which is not for clients to choose")
+    if len({name.upper() for name in names}) < len(names):
+        raise ValueError("two of its names differ in capitals only, or not at all")
+    return names
+
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_ADDRESSES = ("_BASE_URL", "_ENDPOINT", "_INFERENCE_URL")
+
+
+def _networks(entries: tuple[str, ...]) -> tuple[str, ...]:
+    for entry in entries:
+        try:
+            ip_network(entry)
+        except ValueError:
+            raise ValueError(f"{entry} is no address and no network such as 10.0.0.0/8") from None
+    return entries
+
+
+def _a_rate(text: str) -> str:
+    rate_of(text)
+    return text
+
+
+def _a_limit(value: object) -> object:
+    """`off` is none."""
+    return None if value == OFF else value
+
+
+def _entries(value: object) -> object:
+    """The keys and values of a configuration file's mapping, as the variable has them."""
+    return [f"{key}={one}" for key, one in value.items()] if isinstance(value, dict) else value
+
+
+def _special_rates(entries: tuple[str, ...]) -> tuple[str, ...]:
+    special_rates(entries, MODES)
+    return entries
+
+
+RateText = Annotated[str, AfterValidator(_a_rate)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Modes = Annotated[Names, AfterValidator(_known_modes)]
 
@@ -118,6 +178,89 @@ class Settings(BaseModel):
     cors_origins: Names = Field(
         (), validation_alias="CORS_ORIGINS", description="Origins whose pages may call this server."
     )
+    rate_limit_anonymous: RateText = Field(
+        "100/minute",
+        validation_alias="RATE_LIMIT_ANONYMOUS",
+        description="Requests of an address without a token, such as 100/minute, or off.",
+    )
+    rate_limit_user: RateText = Field(
+        "1000/minute", validation_alias="RATE_LIMIT_USER", description="Requests of one user, or off."
+    )
+    rate_limit_websocket: RateText = Field(
+        "10/minute",
+        validation_alias="RATE_LIMIT_WEBSOCKET",
+        description="New WebSockets of one user or address, or off.",
+    )
+    rate_limit_failed_auth: RateText = Field(
+        "10/minute",
+        validation_alias="RATE_LIMIT_FAILED_AUTH",
+        description="Credentials of one address that open nothing, or off.",
+    )
+    rate_limits: Annotated[Names, BeforeValidator(_entries), AfterValidator(_special_rates)] = Field(
+        (),
+        validation_alias="RATE_LIMITS",
+        description="Other rates by role, group or role/group: read/chat=100/minute, admin=off.",
+    )
+    max_runs_per_caller: Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_a_limit)] = Field(
+        20,
+        validation_alias="MAX_RUNS_PER_CALLER",
+        description="Runs of one user that a process has under way or waiting, or off.",
+    )
+    max_queued_runs: int = Field(
+        1000,
+        ge=1,
+        le=100_000,
+        validation_alias="MAX_QUEUED_RUNS",
+        description="Runs in the background that may wait; of one user, a tenth.",
+    )
+    env_headers: Annotated[Names, AfterValidator(_own_variables)] = Field(
+        (), validation_alias="ENV_HEADERS", description="Variables that requests may set for themselves by X-Env-NAME."
+    )
+    trusted_proxies: Annotated[Names, AfterValidator(_networks)] = Field(
+        (),
+        validation_alias="TRUSTED_PROXIES",
+        description="Addresses and networks of proxies whose word on their clients' addresses is believed.",
+    )
+    max_body_bytes: int = Field(
+        1024 * 1024, ge=1024, validation_alias="MAX_BODY_BYTES", description="The largest JSON body, in bytes."
+    )
+    max_chat_body_bytes: int = Field(
+        10 * 1024 * 1024,
+        ge=1024,
+        validation_alias="MAX_CHAT_BODY_BYTES",
+        description="The same for turns, which may have images in them.",
+    )
+    max_header_bytes: int = Field(
+        16 * 1024, ge=1024, le=1024 * 1024, validation_alias="MAX_HEADER_BYTES", description="Of all header fields."
+    )
+    slow_client_seconds: float = Field(
+        10.0,
+        gt=0,
+        le=3600,
+        validation_alias="SLOW_CLIENT_SECONDS",
+        description="How long a request's head may take, and each gap in its body.",
+    )
+    idle_seconds: float = Field(
+        15.0,
+        gt=0,
+        le=3600,
+        validation_alias="IDLE_CONNECTION_SECONDS",
+        description="How long a connection is kept on which nothing is asked.",
+    )
+    stalled_seconds: float = Field(
+        30.0,
+        gt=0,
+        le=3600,
+        validation_alias="STALLED_READER_SECONDS",
+        description="How long a client may take nothing of what is sent to it.",
+    )
+    max_messages_per_second: int = Field(
+        50,
+        ge=1,
+        le=100_000,
+        validation_alias="MAX_MESSAGES_PER_SECOND",
+        description="What one client may send on a WebSocket.",
+    )
     allowed_modes: Modes = Field(MODES, validation_alias="ALLOWED_MODES", description="Groups of routes to serve.")
     temperature: float | None = Field(
         None, ge=0, le=2, validation_alias="AGENT_TEMPERATURE", description="Overrides the agents' own."
@@ -152,6 +295,38 @@ class Settings(BaseModel):
         validation_alias="RUN_MAX_ATTEMPTS",
         description="How often a run in the background is begun, where processes die under it.",
     )
+    token_store: Literal["auto", "database", "redis"] = Field(
+        "auto",
+        validation_alias="TOKEN_STORE",
+        description="Where tokens are kept: redis, database, or auto: in Redis where one is named.",
+    )
+    oidc_issuer: Annotated[str, AfterValidator(_safe_address)] | None = Field(
+        None, validation_alias="OIDC_ISSUER", description="The identity provider whose signed tokens are accepted."
+    )
+    oidc_audience: str | None = Field(
+        None, min_length=1, validation_alias="OIDC_AUDIENCE", description="For whom such a token must be."
+    )
+    oidc_jwks_url: Annotated[str, AfterValidator(_safe_address)] | None = Field(
+        None, validation_alias="OIDC_JWKS_URL", description="Where its keys are; else its own document says it."
+    )
+    oidc_user_claim: str = Field(
+        "sub", min_length=1, validation_alias="OIDC_USER_CLAIM", description="The claim that names the user."
+    )
+    oidc_organization_claim: str = Field(
+        "org_id",
+        min_length=1,
+        validation_alias="OIDC_ORGANIZATION_CLAIM",
+        description="The claim that names the organization.",
+    )
+    oidc_role_claim: str | None = Field(
+        None,
+        min_length=1,
+        validation_alias="OIDC_ROLE_CLAIM",
+        description="The claim that names the role; unless it is set, role is read and makes no admins.",
+    )
+    oidc_scope_claim: str = Field(
+        "scope", min_length=1, validation_alias="OIDC_SCOPE_CLAIM", description="The claim that names scopes."
+    )
     api_key_secret: SecretStr | None = Field(
         None, validation_alias="API_KEY_SECRET", description="Keys the digests that are kept of tokens."
     )
@@ -172,6 +347,36 @@ class Settings(BaseModel):
     log_days: int = Field(
         7, ge=1, le=3650, validation_alias="OBSERVABILITY_LOG_DAYS", description="Days for which log records are kept."
     )
+    log_retention_days: int = Field(
+        0,
+        ge=0,
+        le=36_500,
+        validation_alias="LOG_RETENTION_DAYS",
+        description="Days for which chat logs are kept; 0: for good.",
+    )
+    db_logging_enabled: bool = Field(
+        False,
+        validation_alias="DB_LOGGING_ENABLED",
+        description="Whether chat logs are copied to a PostgreSQL of their own.",
+    )
+    logging_db_host: str = Field(
+        "localhost", min_length=1, validation_alias="LOGGING_DB_HOST", description="Where that PostgreSQL is."
+    )
+    logging_db_port: int = Field(5432, ge=1, le=65535, validation_alias="LOGGING_DB_PORT", description="Its port.")
+    logging_db_name: str = Field(
+        "agent_logs", min_length=1, validation_alias="LOGGING_DB_NAME", description="The database there."
+    )
+    logging_db_user: str = Field(
+        "postgres", min_length=1, validation_alias="LOGGING_DB_USER", description="Who writes to it."
+    )
+    logging_db_password: SecretStr = Field(
+        SecretStr("postgres"), validation_alias="LOGGING_DB_PASSWORD", description="The password."
+    )
+    logging_db_contents: bool = Field(
+        False,
+        validation_alias="LOGGING_DB_CONTENTS",
+        description="Whether what was said is copied as well.",
+    )
     enable_tracing: bool = Field(True, validation_alias="ENABLE_TRACING", description="Whether runs are traced.")
     otlp_endpoint: Annotated[str, AfterValidator(_web_address)] | None = Field(
         None,
@@ -184,6 +389,9 @@ class Settings(BaseModel):
         max_length=255,
         validation_alias="OTEL_SERVICE_NAME",
         description="What this service is called in exported traces.",
+    )
+    model_prices: Path | None = Field(
+        None, validation_alias="MODEL_PRICES", description="A YAML file that says what models cost the operator."
     )
     log_level: LogLevel = Field("INFO", validation_alias="LOG_LEVEL", description="What is logged.")
     log_file: Path | None = Field(None, validation_alias="LOG_FILE", description="Where, instead of stderr.")
@@ -198,6 +406,11 @@ class Settings(BaseModel):
     def environment(self) -> Mapping[str, str]:
         """The process environment with `.env` merged in, for model clients."""
         return {**self._dotenv, **os.environ}
+
+    @property
+    def dotenv(self) -> Mapping[str, str]:
+        """What `.env` says, whosever it is."""
+        return dict(self._dotenv)
 
     def origin(self, name: str) -> Origin:
         """Where the value of this setting comes from."""
@@ -229,9 +442,35 @@ _YAML_KEYS: Mapping[str, Mapping[str, str]] = {
     "logging": {"level": "log_level", "file": "log_file"},
     "security": {
         "cors_origins": "cors_origins",
+        "trusted_proxies": "trusted_proxies",
+        "max_body_bytes": "max_body_bytes",
+        "max_chat_body_bytes": "max_chat_body_bytes",
+        "max_header_bytes": "max_header_bytes",
+        "max_messages_per_second": "max_messages_per_second",
+        "slow_client_seconds": "slow_client_seconds",
+        "idle_connection_seconds": "idle_seconds",
+        "stalled_reader_seconds": "stalled_seconds",
+        "env_headers": "env_headers",
         "auth_enabled": "auth_enabled",
         "force_auth": "force_auth",
         "api_key_secret": "api_key_secret",
+        "rate_limit_anonymous": "rate_limit_anonymous",
+        "rate_limit_user": "rate_limit_user",
+        "rate_limit_websocket": "rate_limit_websocket",
+        "rate_limit_failed_auth": "rate_limit_failed_auth",
+        "rate_limits": "rate_limits",
+        "max_runs_per_caller": "max_runs_per_caller",
+        "max_queued_runs": "max_queued_runs",
+        "token_store": "token_store",
+    },
+    "oidc": {
+        "issuer": "oidc_issuer",
+        "audience": "oidc_audience",
+        "jwks_url": "oidc_jwks_url",
+        "user_claim": "oidc_user_claim",
+        "organization_claim": "oidc_organization_claim",
+        "role_claim": "oidc_role_claim",
+        "scope_claim": "oidc_scope_claim",
     },
     "webhooks": {"allowed_hosts": "webhook_allowed_hosts", "secret": "webhook_secret"},
     "sandbox": {"code_execution": "code_execution"},
@@ -240,6 +479,17 @@ _YAML_KEYS: Mapping[str, Mapping[str, str]] = {
         "max_tokens": "max_tokens",
         "engine_models": "engine_models",
         "cache_dir": "cache_dir",
+    },
+    "pricing": {"models_file": "model_prices"},
+    "chat_logs": {
+        "retention_days": "log_retention_days",
+        "db_enabled": "db_logging_enabled",
+        "db_host": "logging_db_host",
+        "db_port": "logging_db_port",
+        "db_name": "logging_db_name",
+        "db_user": "logging_db_user",
+        "db_password": "logging_db_password",
+        "db_contents": "logging_db_contents",
     },
     "observability": {
         "enable_metrics": "enable_metrics",

@@ -171,11 +171,13 @@ def _entries(path: Path, node: yaml.Node | None, such_as: str, line: int = 1) ->
 
 
 def _plain(node: yaml.Node) -> Any:
-    """The text of a scalar, the texts of a list; what else there is, as it is."""
+    """The text of a scalar, the texts of a list or of a mapping; nothing of what else there is."""
     if isinstance(node, yaml.ScalarNode):
         return None if node.tag == "tag:yaml.org,2002:null" else node.value
     if isinstance(node, yaml.SequenceNode):
         return [_plain(one) for one in node.value]
+    if isinstance(node, yaml.MappingNode):
+        return {str(_plain(key)): _plain(value) for key, value in node.value}
     return {}
 
 

@@ -17,7 +17,7 @@ from tests.support.databases import a_migrated_database, named
 from tests.support.servers import ServerFactory, ServerProcess, clean_environment
 
 TOKEN = re.compile(r"ik[a-z0-9]{16}\.[A-Za-z0-9_-]{43}\n")
-FORCED = {"FORCE_AUTH": "true"}
+FORCED = {"FORCE_AUTH": "true", "RATE_LIMIT_FAILED_AUTH": "off"}
 
 
 def created(folder: Folder, *words: str, env: dict[str, str] | None = None) -> str:
@@ -139,6 +139,30 @@ def test_a_store_without_tables_is_told_on_postgresql(folder: Folder, postgres_d
     result = folder.run("tokens", "create", env={"DATABASE_URL": postgres_database})
     assert (result.code, result.output) == (1, "")
     assert "has no tables yet. Run: innkeeper migrate" in result.error
+
+
+def test_where_a_redis_is_named_tokens_are_kept_there_and_what_the_database_has_is_told(
+    innkeeper_server: ServerFactory, folder: Folder, redis_url: str
+) -> None:
+    in_redis = {"REDIS_URL": redis_url}
+    old, new = created(folder), created(folder, "--user", "ann", env=in_redis)
+    result = folder.run("tokens", "list", env=in_redis)
+    assert result.code == 0
+    assert new[:18] in result.output
+    assert old[:18] not in result.output
+    assert result.error.startswith("Warning: the database has tokens, too.")
+    assert [row[0] for row in listed(folder, in_redis | {"TOKEN_STORE": "database"})] == [old[:18]]
+    innkeeper_server.write("mine.py", ECHO)
+    server = innkeeper_server("mine.py", env=FORCED | in_redis)
+    assert (status(server, new), status(server, old)) == (200, 401)
+    assert folder.run("tokens", "revoke", new, env=in_redis).code == 0
+    assert refused_within_a_second(server, new)
+
+
+def test_a_redis_that_is_away_is_told_in_one_line(folder: Folder) -> None:
+    assert "The Redis that keeps tokens does not answer" in folder.error(
+        "tokens", "create", env={"REDIS_URL": "redis://127.0.0.1:1"}
+    )
 
 
 # the first token

@@ -91,6 +91,16 @@ async def test_the_run_that_has_waited_longest_is_taken_first(store: Store) -> N
     assert not await store.runs.has_queued()
 
 
+async def test_those_that_have_not_begun_are_counted_in_all_and_of_one_owner(store: Store) -> None:
+    await accepted_by(store, accept("q", "s"))
+    for caller in (ANN, ANN, BOB):
+        await accepted_by(store, accept("q", f"s{now()}", background=True, caller=caller))
+    assert await store.runs.count_queued(ANN.owner) == (3, 2)
+    assert await store.runs.count_queued(BOB.owner) == (3, 1)
+    await taken_by(store)
+    assert await store.runs.count_queued(ANN.owner) == (2, 1)
+
+
 async def test_a_background_run_waits_for_the_turns_before_it_and_they_for_it(store: Store) -> None:
     first = await accepted_by(store, accept("q1", "s"))
     second = await accepted_by(store, accept("q2", "s", background=True))

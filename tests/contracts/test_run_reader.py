@@ -10,6 +10,7 @@ from innkeeper.core.runs import RunStatus
 from tests.support.turns import (
     ANN,
     BOB,
+    ROOT,
     Store,
     accept,
     accepted_by,
@@ -115,3 +116,15 @@ async def test_runs_of_all_owners_whose_workers_are_gone_are_taken_over_oldest_f
     assert await taken_over(store, worker="another") == ()
     statuses = {run.status for run in (await store.runs.page(ANN, limit=10))[0]}
     assert statuses == {RunStatus.COMPLETED, RunStatus.INTERRUPTED}
+
+
+async def test_who_sees_everybodys_finds_any_run_and_pages_through_all(store: Store) -> None:
+    anns = (await accepted_by(store, accept())).run
+    bobs = (await accepted_by(store, accept(caller=BOB))).run
+    assert await store.runs.find(ROOT, anns.id) == anns
+    assert await store.runs.page(ROOT, limit=1) == ([bobs], True)
+    assert await store.runs.page(ROOT, limit=1, after=bobs.id) == ([anns], False)
+    assert await store.runs.page(ROOT, limit=9, agent_name="echo") == ([bobs, anns], False)
+    assert await store.runs.page(ROOT, limit=9, session_key=anns.session_key) == ([anns], False)
+    assert list(await store.runs.of_trace(ROOT, anns.trace_id, 9)) != []
+    assert list(await store.runs.of_trace(BOB, anns.trace_id, 9)) == []

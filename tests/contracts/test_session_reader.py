@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from innkeeper.core.changes import AppendMessages, Lineage, UpdateSession
 from innkeeper.core.sessions import Session
+from innkeeper.storage import readers
 from tests.support.turns import (
     ANN,
     BOB,
+    ROOT,
     Store,
     accept,
     accepted_by,
@@ -186,3 +189,58 @@ async def test_a_history_may_wind_through_any_number_of_branches(store: Store) -
     winding = tuple((branch, 5) for branch in range(3000, 0, -1)) + accepted.lineage.spans
     history = await store.sessions.history(Lineage(session.key, winding, accepted.lineage.head))
     assert [message.text for message in history] == [*(str(number) for number in range(1, 11)), "last"]
+
+
+async def test_who_sees_everybodys_finds_its_own_first_then_by_key_then_the_newest(store: Store) -> None:
+    for caller in (ANN, BOB):
+        await store.journal.commit((create("s", caller),))
+    anns, bobs = [await session_called(store, "s", caller) for caller in (ANN, BOB)]
+    assert await store.sessions.find(ROOT, "s") == bobs
+    assert await store.sessions.find(ROOT, "s", "ann") == anns
+    assert await store.sessions.find(ROOT, "s", "zoe") is None
+    assert await store.sessions.find(ROOT, anns.key) == anns
+    assert await store.sessions.find(ROOT, anns.key, "bob") is None
+    await store.journal.commit((create("s", ROOT),))
+    assert (await session_called(store, "s", ROOT)).owner == ROOT.owner
+    assert await store.sessions.find(BOB, anns.key) is None, "a key opens nothing to others"
+
+
+async def test_who_is_bound_to_one_session_sees_no_other_whatever_its_role(store: Store) -> None:
+    await store.journal.commit((create("s"),))
+    await store.journal.commit((create("t"),))
+    session = await session_called(store, "s")
+    bound = replace(ROOT, session_key=session.key, session_id="s")
+    assert await store.sessions.find(bound, "s") == session
+    assert await store.sessions.find(bound, "t") is None
+    assert not bound.sees_all
+
+
+async def test_everybodys_sessions_come_newest_first_whoever_made_them(store: Store) -> None:
+    made = []
+    for number in range(6):
+        change = create("s" if number < 2 else None, (ANN, BOB)[number % 2])
+        await store.journal.commit((change,))
+        made.append(change.session)
+    seen: list[Session] = []
+    has_more = True
+    while has_more:
+        page, has_more = await store.sessions.page(ROOT, limit=2, after=seen[-1].key if seen else None)
+        seen += page
+    assert seen == made[::-1]
+    assert await store.sessions.page(ROOT, limit=10, user_id="bob") == (made[5::-2], False)
+    assert await store.sessions.page(BOB, limit=10, after=made[4].key) == ([], False)
+    assert await store.sessions.page(BOB, limit=10, after=made[5].key) == (made[3::-2], False)
+
+
+async def test_what_is_rare_among_everybodys_is_found_behind_any_number_of_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "STRETCH", 3)
+    for number in range(11):
+        await store.journal.commit((create(f"s{number}", user_id="rare" if number in (0, 3, 9) else "usual"),))
+    found = [session.id for session in (await store.sessions.page(ROOT, limit=10, user_id="rare"))[0]]
+    assert found == ["s9", "s3", "s0"]
+    page, has_more = await store.sessions.page(
+        ROOT, limit=1, user_id="rare", after=(await session_called(store, "s9")).key
+    )
+    assert ([session.id for session in page], has_more) == (["s3"], True)

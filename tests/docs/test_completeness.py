@@ -14,7 +14,7 @@ from starlette.routing import WebSocketRoute
 
 from innkeeper import create_app
 from innkeeper.apps.declarations import Declaration
-from innkeeper.cli.commands import cli, mount_models
+from innkeeper.cli.commands import cli, mount_credits, mount_models
 from innkeeper.config import _YAML_KEYS, MODES, Settings
 from innkeeper.core.events import _READERS
 from innkeeper.http.dispatching import KEPT_NAMES, Dispatcher
@@ -50,7 +50,7 @@ def test_every_setting_is_on_its_page_with_its_variable_its_key_and_its_default(
 def _shown(default: str | float) -> str:
     if isinstance(default, bool):
         return str(default).lower()
-    return default if isinstance(default, str) else f"{default:g}"
+    return default if isinstance(default, str) else f"{default:.15g}"
 
 
 def test_every_flag_that_is_a_setting_stands_beside_it() -> None:
@@ -117,6 +117,7 @@ def test_every_command_and_every_option_is_told() -> None:
 
 
 def _commands() -> list[str]:
+    mount_credits()
     mount_models()
     group: Any = typer.main.get_command(cli)
     names = []

@@ -33,7 +33,7 @@ def test_each_documented_name_is_imported_by_the_line_that_the_page_shows(old: s
 
 @pytest.mark.parametrize("member", MEMBERS)
 def test_each_documented_member_exists(member: str) -> None:
-    names = {"ServerBase": innkeeper.ServerBase, "RequestState": innkeeper.RequestState}
+    names: dict[str, type] = {"ServerBase": innkeeper.ServerBase, "RequestState": innkeeper.RequestState}
     assert eval(member, names) is not None
 
 

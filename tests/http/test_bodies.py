@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterator
 from typing import Any
 
@@ -67,6 +68,12 @@ def test_what_is_no_strict_json_is_a_bad_request(http: httpx2.Client, path: str,
 def test_body_of_another_type_is_refused(http: httpx2.Client, path: str, content_type: str) -> None:
     headers = {"content-type": content_type} if content_type else {}
     answer = http.post(path, content=b'{"input": "Hi"}', headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "x-unknown"])
+def test_compressed_body_is_refused(http: httpx2.Client, path: str, encoding: str) -> None:
+    answer = http.post(path, content=gzip.compress(b'{"input": "Hi"}'), headers={**JSON, "content-encoding": encoding})
     assert (answer.status_code, answer.json()["error"]["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from innkeeper import ServerBase
 from innkeeper.config import load_settings
+from innkeeper.core.errors import SetupError
 from innkeeper.http.dispatching import Dispatcher
 from innkeeper.http.routes import SurfaceRoute
 from tests.support.inns import Inn
@@ -142,3 +143,21 @@ def test_two_hosts_are_refused(inn: Inn) -> None:
             b"GET /agents HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"
         )
         assert connection.recv(100).split(b" ")[1] in (b"400", b"421")
+
+
+def test_any_origin_is_allowed_only_where_everybody_needs_a_token(tmp_path: Path) -> None:
+    for settings in ({}, {"force_auth": True, "auth_enabled": False}):
+        with pytest.raises(SetupError, match=r"CORS_ORIGINS is \*.*FORCE_AUTH=true"):
+            ServerBase(settings=load_settings({"data_dir": tmp_path, "cors_origins": "*", **settings}))
+    app = ServerBase(settings=load_settings({"data_dir": tmp_path, "cors_origins": "*", "force_auth": True}))
+    with serve_app(app) as url:
+        answer = httpx2.get(f"{url}/health", headers={"origin": "http://page.example"})
+        assert answer.headers["access-control-allow-origin"] == "*"
+        assert "access-control-allow-credentials" not in answer.headers
+        assert httpx2.get(f"{url}/sessions", headers={"origin": "http://page.example"}).status_code == 401
+
+
+def test_server_without_authentication_says_so_loudly(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with serve_app(ServerBase(settings=load_settings({"data_dir": tmp_path, "auth_enabled": False}))):
+        pass
+    assert "AGENT_AUTH_ENABLED is false: whoever can reach this server runs its agents" in caplog.text

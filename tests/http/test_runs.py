@@ -35,6 +35,7 @@ def test_a_run_tells_what_was_asked_and_answered(http: httpx2.Client) -> None:
         "id": run_id,
         "agent_name": "busy",
         "session_id": "run",
+        "user_id": "local",
         "status": "completed",
         "input": [{"role": "user", "content": "Hi"}],
         "output": "It is 42.",

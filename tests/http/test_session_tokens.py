@@ -20,7 +20,7 @@ from innkeeper.core.identity import LOCAL_CALLER
 from innkeeper.http.deps import CallerDep, ServicesDep
 from innkeeper.http.dispatching import Dispatcher
 from innkeeper.http.routes import needs, surface
-from tests.support.inns import Inn, serve_inn
+from tests.support.inns import UNCOUNTED, Inn, serve_inn
 from tests.support.tokens import a_session_with_token, a_token
 
 MINE, OTHER = "mine", "other"
@@ -79,7 +79,7 @@ class Guest:
 
 @pytest.fixture(scope="module", params=[False, True], ids=["loopback", "FORCE_AUTH"])
 def guest(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
-    settings = load_settings({"data_dir": tmp_path_factory.mktemp("data"), "force_auth": request.param})
+    settings = load_settings({"data_dir": tmp_path_factory.mktemp("data"), "force_auth": request.param, **UNCOUNTED})
     app = ServerBase(settings=settings)
     app.include_router(router)
     with serve_inn(app) as inn:

@@ -264,6 +264,9 @@ class Line:
     async def saved(self) -> None:
         self._note("saved")
 
+    def tracked(self) -> None:
+        self._note("tracked")
+
 
 async def test_a_run_is_asked_on_the_servers_loop_after_what_the_agent_had_told() -> None:
     async def asks(messages: Messages, context: RunContext) -> AsyncIterator[str]:

@@ -9,16 +9,22 @@ from pathlib import Path
 
 import pytest
 
+from innkeeper.core.administration import AddAdmin
+from innkeeper.core.admins import Admin
 from innkeeper.core.changes import CreateSession, DeleteSession
 from innkeeper.core.errors import StorageUnavailable
-from innkeeper.core.identity import Caller
+from innkeeper.core.identity import Caller, Role
 from innkeeper.core.sessions import Session
-from innkeeper.core.tokens import Refusal, Token, guest_of
+from innkeeper.core.times import Instant
+from innkeeper.core.tokens import MAX_JWT, Refusal, Token, guest_of
+from innkeeper.ports.issuers import Vouched
 from innkeeper.services import credentials
+from innkeeper.services.audit import Audit
 from innkeeper.services.credentials import TOUCH_EVERY, Credentials
 from innkeeper.services.tokens import Digests, Tokens
 from innkeeper.storage.sqlite.stores import SqliteStore
-from tests.support.turns import new_session
+from innkeeper.vaults.stored import StoredVault
+from tests.support.turns import ANN, new_session
 
 
 class Asked:
@@ -39,14 +45,31 @@ class Asked:
         await self._ask()
         return await self._tokens.session_of(digest)
 
-    async def page(self, *, limit: int, after: str | None = None) -> tuple[Sequence[Token], bool]:
-        return await self._tokens.page(limit=limit, after=after)
+    async def page(
+        self, *, limit: int, after: str | None = None, user: str | None = None, organization: str | None = None
+    ) -> tuple[Sequence[Token], bool]:
+        return await self._tokens.page(limit=limit, after=after, user=user, organization=organization)
 
     async def _ask(self) -> None:
         self.times += 1
         await self.open.wait()
         if self.is_ill:
             raise StorageUnavailable("The store is ill.")
+
+
+class Signer:
+    """An issuer that vouches for whomever it is told to, and counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.times = 0
+        self.said: Vouched | Refusal = Refusal.UNKNOWN
+
+    async def vouch(self, text: str) -> Vouched | Refusal:
+        self.times += 1
+        return self.said
+
+    async def close(self) -> None:
+        pass
 
 
 class Desk:
@@ -56,17 +79,20 @@ class Desk:
         self.store, self.asked = store, Asked(store)
         self.instant, self.seconds = 1_790_000_000_000_000, 0.0
         self.tokens = Tokens(
-            journal=store.journal,
-            tokens=self.asked,
+            vault=StoredVault(store.journal, self.asked),
+            sessions=self.asked,
+            audit=Audit(journal=store.journal, now=lambda: self.instant, new_id=lambda: secrets.token_hex(16)),
             digests=Digests("key"),
             now=lambda: self.instant,
             random=secrets.token_bytes,
         )
+        self.issuer = Signer()
         self.credentials = Credentials(
             tokens=self.tokens,
-            journal=store.journal,
             now=lambda: self.instant,
             clock=lambda: self.seconds,
+            issuer=self.issuer,
+            admins=store.admins,
         )
 
     async def last_used(self, token_id: str) -> int | None:
@@ -190,3 +216,57 @@ async def test_so_many_are_remembered_and_no_more(desk: Desk, monkeypatch: pytes
     assert desk.asked.times == 3
     await desk.credentials.caller(made[0].text)
     assert desk.asked.times == 4
+
+
+# what an identity provider signed
+
+SIGNED = "eyJhbGciOiJFUzI1NiJ9.e30.AAAA"
+
+
+def vouched(desk: Desk, *, seconds: float = 60, email: str | None = None) -> Vouched:
+    return Vouched(ANN, "user_1", Instant(desk.instant + int(seconds * 1_000_000)), email)
+
+
+async def test_what_is_signed_is_judged_once_a_second_and_no_longer_than_it_holds(desk: Desk) -> None:
+    desk.issuer.said = vouched(desk, seconds=0.2)
+    for _ in range(3):
+        assert await desk.credentials.caller(SIGNED) == ANN
+    assert (desk.issuer.times, desk.asked.times) == (1, 0)
+    desk.instant += 200_000
+    assert await desk.credentials.caller(SIGNED) is Refusal.EXPIRED
+    desk.issuer.said, desk.seconds = Refusal.UNKNOWN, 1.0
+    assert await desk.credentials.caller(SIGNED) is Refusal.UNKNOWN
+    assert desk.issuer.times == 2
+
+
+async def test_what_looks_like_nothing_signed_is_not_asked_for(desk: Desk) -> None:
+    for text in (
+        "a.b.c",
+        f"{SIGNED}.AA",
+        f"{SIGNED[:-5]}.",
+        f"{SIGNED} ",
+        "eyJ" + "A" * MAX_JWT + ".AA.AA",
+        "eyJh.e30",
+    ):
+        assert await desk.credentials.caller(text) is Refusal.UNKNOWN
+    assert (desk.issuer.times, desk.asked.times) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("workos_id", "email", "role"),
+    [
+        ("user_1", None, Role.ADMIN),
+        ("user_2", None, Role.USER),
+        ("user_2", "ann@acme.example", Role.ADMIN),
+        ("user_2", "zoe@acme.example", Role.USER),
+    ],
+)
+async def test_whoever_is_in_the_list_of_administrators_is_one(
+    desk: Desk, workos_id: str, email: str | None, role: Role
+) -> None:
+    listed = Admin("adm_1", "ann@acme.example", workos_id, "Ann", "cli:zoe", Instant(1))
+    await desk.store.journal.commit((AddAdmin(listed),))
+    desk.issuer.said = vouched(desk, email=email)
+    caller = await desk.credentials.caller(SIGNED)
+    assert isinstance(caller, Caller)
+    assert (caller.role, caller.owner) == (role, ANN.owner)

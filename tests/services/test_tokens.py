@@ -15,8 +15,10 @@ import pytest
 from innkeeper.core.errors import Invalid, TokenNotFound
 from innkeeper.core.identity import Caller, Owner, Role
 from innkeeper.core.tokens import Refusal, Token
+from innkeeper.services.audit import Audit
 from innkeeper.services.tokens import Digests, NewToken, Tokens
 from innkeeper.storage.sqlite.stores import SqliteStore
+from innkeeper.vaults.stored import StoredVault
 
 SECOND = 1_000_000
 
@@ -45,7 +47,12 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 def tokens_of(store: SqliteStore, clock: Clock, key: str | None = None) -> Tokens:
     return Tokens(
-        journal=store.journal, tokens=store.tokens, digests=Digests(key), now=clock, random=secrets.token_bytes
+        vault=StoredVault(store.journal, store.tokens),
+        sessions=store.tokens,
+        audit=Audit(journal=store.journal, now=clock, new_id=lambda: secrets.token_hex(16)),
+        digests=Digests(key),
+        now=clock,
+        random=secrets.token_bytes,
     )
 
 

@@ -21,7 +21,9 @@ from innkeeper.storage import migrations, programs, schema
 from innkeeper.storage.statements import Statement
 
 ROWS = 20_000
-_SMALL = {"workers", "audit_head", "search", "CONSTANT"}  # the latter two are what a search by halving has found so far
+_SMALL = {"workers", "audit_head", "admins", "days", "search", "organizations", "CONSTANT"}
+"""Tables of a few rows, one a day at most; the last three are what a search, step by step, has found so far."""
+
 _UNFINISHED = {
     "runs_unfinished",
     "runs_one_at_a_time",
@@ -29,8 +31,9 @@ _UNFINISHED = {
     "deliveries_due",
     "commands_in_queue",
     "commands_held",
+    "admin_tokens",
 }
-"""Indexes of what is under way or waits, which may be read whole: they are as short as that is."""
+"""Indexes of what is under way or waits, or of few, which may be read whole: they are as short as that is."""
 
 _SERIES = {
     "sqlite": "(WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {rows}) SELECT n FROM s) AS g",
@@ -49,6 +52,8 @@ _CELLS = {
     "runs.ended_at": "CASE WHEN n > {rows} - 60 THEN NULL ELSE n END",
     "run_id": "'run_' || n",
     "audit_head.id": "n + 1",
+    "balances.owner": "'u_' || n",
+    "users.owner": "'u_' || n",
     "injections.session_key": "CASE WHEN n % 4 = 1 THEN NULL ELSE 's_' || (n % ({rows} / 10)) END",
     "injections.agent_name": "'agent-' || (n % 100)",
     "injections.run_id": "CASE WHEN n % 2 = 1 THEN NULL ELSE 'run_' || n END",

@@ -104,10 +104,14 @@ class Inn:
         return self.app.kernel.settings.data_dir / "innkeeper.db"
 
 
+UNCOUNTED = {f"rate_limit_{name}": "off" for name in ("anonymous", "user", "websocket", "failed_auth")}
+"""Settings of servers that are asked more than a stranger may ask."""
+
+
 @contextmanager
 def running_inn(data_dir: Path, **settings: Any) -> Iterator[Inn]:
-    """A server with the agents of `declare`, its state in `data_dir`."""
-    with serve_inn(ServerBase(settings=load_settings({"data_dir": data_dir, **settings}))) as inn:
+    """A server with the agents of `declare`, its state in `data_dir`. Nothing is counted but what `settings` limit."""
+    with serve_inn(ServerBase(settings=load_settings({"data_dir": data_dir, **UNCOUNTED, **settings}))) as inn:
         yield inn
 
 

@@ -29,8 +29,9 @@ from innkeeper.core.changes import (
     TakeQueued,
 )
 from innkeeper.core.claims import Claim
+from innkeeper.core.credits import Terms
 from innkeeper.core.events import EndStatus
-from innkeeper.core.identity import Caller, Owner
+from innkeeper.core.identity import Caller, Owner, Role
 from innkeeper.core.injections import Injection
 from innkeeper.core.messages import Message
 from innkeeper.core.runs import Plan, Run, RunStatus, WhenBusy
@@ -45,6 +46,7 @@ Store = SqliteStore | PostgresStore
 
 ANN = Caller(Owner("acme", "ann"))
 BOB = Caller(Owner("acme", "bob"))
+ROOT = Caller(Owner("house", "root"), Role.ADMIN)
 WORKER = "worker-1"
 
 
@@ -109,6 +111,7 @@ def accept(
     plan: Plan | None = None,
     webhook: str | None = None,
     claim: Claim | None = None,
+    terms: Terms | None = None,
 ) -> AcceptRun:
     """A request with these messages, in the session that the caller calls `session_id`."""
     sent = (user(messages),) if isinstance(messages, str) else tuple(messages)
@@ -142,6 +145,7 @@ def accept(
         plan=plan or (Plan(history=history) if background else None),
         webhook=webhook,
         claim=claim,
+        terms=terms,
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from contextvars import copy_context
 from importlib.util import find_spec
 from typing import Any
 
@@ -18,12 +19,13 @@ from starlette.routing import Route, request_response
 from innkeeper.apps.messaging import Decorator, bus, command_decorator, event_decorator
 from innkeeper.apps.registration import AppAgents, default_agents
 from innkeeper.config import Settings, load_settings
+from innkeeper.http.allowances import ALLOWANCE_HEADERS
 from innkeeper.http.app import build
 from innkeeper.http.dispatching import Front, shorten
 from innkeeper.http.outlines import outline
 from innkeeper.services.handlers import Handlers
 from innkeeper.version import __version__
-from innkeeper.wiring import Kernel, runtime_settings
+from innkeeper.wiring import Kernel
 
 _DESCRIPTION = "One stored run, every protocol attached to it."
 _PAGES = ("openapi_url", "docs_url", "redoc_url")
@@ -45,7 +47,8 @@ def create_app(*, settings: Settings | None = None, **options: Any) -> App:
     Raises: SetupError for settings that cannot be.
     """
     app = App(**app_options(options))
-    install(app, settings or load_settings(), None, has_documents=has_documents(options))
+    agents = _default_agents(settings)
+    install(app, settings or load_settings(), agents, has_documents=has_documents(options))
     return app
 
 
@@ -57,7 +60,19 @@ def attach(app: FastAPI, *, settings: Settings | None = None, agents: AppAgents 
 
     Raises: SetupError for settings that cannot be; ValueError if the app has Innkeeper in it already.
     """
-    return install(app, settings or load_settings(), agents, has_documents=False)
+    return install(app, settings or load_settings(), agents or _default_agents(settings), has_documents=False)
+
+
+def reading(settings: Settings | None) -> Callable[[], Settings]:
+    """How an app reads its settings: anew from all sources each time, unless it was given some."""
+    here = copy_context()  # which knows what the command line said
+    return lambda: settings or here.copy().run(load_settings)
+
+
+def _default_agents(settings: Settings | None) -> AppAgents:
+    agents = AppAgents(reading(settings))
+    default_agents.join(agents)
+    return agents
 
 
 def app_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,18 +95,15 @@ def has_documents(options: Mapping[str, Any]) -> bool:
     return not any(name in options for name in _PAGES)
 
 
-def install(app: FastAPI, settings: Settings, agents: AppAgents | None, *, has_documents: bool) -> Kernel:
+def install(app: FastAPI, settings: Settings, agents: AppAgents, *, has_documents: bool) -> Kernel:
     """What `create_app`, `attach` and `ServerBase` have in common.
 
     Raises: ValueError if the app has Innkeeper in it already.
     """
     if getattr(app.state, "innkeeper", None) is not None:
         raise ValueError("Innkeeper is attached to this app already.")
-    if agents is None:
-        agents = AppAgents(runtime_settings(settings))
-        default_agents.join(agents)
     handlers = Handlers(bus.handlers)
-    kernel = Kernel(settings, agents.registry, handlers)
+    kernel = Kernel(settings, agents.registry, handlers, agents.variables)
     kernel.house.keep_alive = agents
     app.state.innkeeper = kernel.house
     app.state.innkeeper_kernel = kernel
@@ -118,6 +130,7 @@ def install(app: FastAPI, settings: Settings, agents: AppAgents | None, *, has_d
                 "idempotent-replayed",
                 "traceparent",
                 "retry-after",
+                *ALLOWANCE_HEADERS,
             ],
         )
     return kernel

@@ -10,8 +10,11 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import sysconfig
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -51,6 +54,50 @@ class _InstalledFirst(MetaPathFinder):
 
 
 _finder = _InstalledFirst()
+_loaded: set[str] = set()
+"""The modules of users that were loaded here, with those of theirs that they imported."""
+_again = threading.RLock()
+
+
+@contextmanager
+def imported_again() -> Iterator[None]:
+    """Meanwhile every module of the user's is imported anew. If that raises, the old ones are put back.
+
+    Code that holds a module from before goes on with that one.
+    """
+    with _again:
+        before = {name: sys.modules.pop(name) for name in sorted(_loaded) if name in sys.modules}
+        importlib.invalidate_caches()
+        try:
+            yield
+        except BaseException:
+            for name in _loaded:
+                sys.modules.pop(name, None)
+            sys.modules.update(before)
+            raise
+
+
+@contextmanager
+def _noted() -> Iterator[None]:
+    """Note what is imported meanwhile and is the user's own: beside what is served, and not installed."""
+    known = set(sys.modules)
+    try:
+        yield
+    finally:
+        _loaded.update(name for name in set(sys.modules) - known if _is_users(sys.modules[name]))
+
+
+def _is_users(module: ModuleType | None) -> bool:
+    file = getattr(module, "__file__", None)
+    if module is None or not file or module.__name__.partition(".")[0] == "innkeeper":
+        return False
+    path = Path(file).absolute()
+    is_installed = not _INSTALLS.isdisjoint(path.parts) or any(path.is_relative_to(place) for place in _INSTALLED)
+    return not is_installed and any(path.is_relative_to(folder) for folder in _finder.folders)
+
+
+_INSTALLS = {"site-packages", "dist-packages"}
+_INSTALLED = {Path(place).absolute() for place in sysconfig.get_paths().values() if place != sys.prefix}
 
 
 def add_folder(folder: Path) -> None:
@@ -79,8 +126,10 @@ def load_file(path: Path) -> ModuleType:
     assert spec is not None and spec.loader is not None, "the path ends in .py"
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    _loaded.add(name)
     try:
-        _guarded(lambda: spec.loader.exec_module(module), path)  # type: ignore[union-attr]  # asserted above
+        with _noted():
+            _guarded(lambda: spec.loader.exec_module(module), path)  # type: ignore[union-attr]  # asserted above
     except BaseException:
         del sys.modules[name]
         raise
@@ -97,7 +146,8 @@ def load_module(name: str, folder: Path) -> ModuleType:
     if local.is_file() and not (local.parent / "__init__.py").is_file():
         return load_file(local)
     try:
-        return _guarded(lambda: importlib.import_module(name), None)
+        with _noted():
+            return _guarded(lambda: importlib.import_module(name), None)
     except SetupError as error:
         missing = error.__cause__.name if isinstance(error.__cause__, ModuleNotFoundError) else None
         if not missing or not f"{name}.".startswith(f"{missing}."):

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,16 +24,16 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from innkeeper.apps.applications import app_options, install
+from innkeeper.apps.applications import app_options, install, reading
 from innkeeper.apps.declarations import read_agent
-from innkeeper.apps.imports import add_folder, load_file, load_module
-from innkeeper.apps.registration import AppAgents, default_agents
+from innkeeper.apps.imports import add_folder, imported_again, load_file, load_module
+from innkeeper.apps.registration import AppAgents, DefaultAgents, default_agents
 from innkeeper.apps.targets import Source, near
 from innkeeper.config import load_settings
 from innkeeper.core.agents import checked_name
 from innkeeper.core.errors import DuplicateAgent, InnkeeperError, Invalid, SetupError, TargetNotFound
 from innkeeper.runtimes.detection import is_agent
-from innkeeper.wiring import Kernel, runtime_settings
+from innkeeper.wiring import Kernel
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Offer:
     target: str
     default: bool | None = None
     isolated: bool = False
+    source: Source | None = None
 
 
 def load_app(sources: Sequence[Source], folder: Path) -> Any:
@@ -57,14 +59,14 @@ def load_app(sources: Sequence[Source], folder: Path) -> Any:
     for source in {(one.path, one.module, one.attribute): one for one in sources}.values():
         found = _load(source, folder, registered)
         if isinstance(found, list):
-            offers += found
+            offers += [replace(offer, source=source) for offer in found]
         elif len(sources) > 1:
             raise SetupError(
                 f"{source.target} is an app of its own, and an app is served alone: drop the other targets."
             )
         else:
             return found
-    return _combined(offers)
+    return _combined(offers, folder)
 
 
 def kernel_of(app: Any) -> Kernel | None:
@@ -73,13 +75,14 @@ def kernel_of(app: Any) -> Kernel | None:
     return kernel if isinstance(kernel, Kernel) else None
 
 
-def _combined(offers: Iterable[Offer]) -> FastAPI:
+def _combined(offers: Iterable[Offer], folder: Path) -> FastAPI:
     settings = load_settings()
-    agents = AppAgents(runtime_settings(settings))
+    agents = AppAgents(reading(None))
     origins: dict[str, str] = {}
     for offer in offers:
         try:
-            agents.add(offer.name, offer.agent, default=offer.default, isolated=offer.isolated)
+            load = partial(_load_again, offer, folder)
+            agents.add(offer.name, offer.agent, default=offer.default, isolated=offer.isolated, load=load)
         except DuplicateAgent as error:
             raise DuplicateAgent(f"{error.message} Here: {origins[offer.name]} and {offer.target}.") from None
         except InnkeeperError as error:
@@ -90,15 +93,32 @@ def _combined(offers: Iterable[Offer]) -> FastAPI:
     return app
 
 
-def _load(source: Source, folder: Path, registered: dict[str, list[Offer]]) -> Any:
-    """The app of a source, or the list of its offers; `registered` keeps what each module registers."""
+def _load_again(offer: Offer, folder: Path) -> tuple[object, bool]:
+    """The agent of an offer as its file has it now, and whether it is isolated.
+
+    Raises: SetupError; what was loaded before then stays what other imports find.
+    """
+    assert offer.source is not None, "what is combined was offered by a source"
+    with imported_again(), default_agents.gathering() as registered:
+        found = _load(offer.source, folder, {}, registered)
+        offers = {one.name: one for one in found} if isinstance(found, list) else {}
+        if offer.name not in offers:
+            raise SetupError(f"{offer.target} offers no agent {offer.name!r} any more.")
+        now = offers[offer.name]
+        return now.agent, now.isolated
+
+
+def _load(
+    source: Source, folder: Path, registered: dict[str, list[Offer]], registry: DefaultAgents = default_agents
+) -> Any:
+    """The app of a source, or the list of its offers; `registered` keeps what each module registers in `registry`."""
     if source.is_declared:
         assert source.path is not None, "a declaration is a file"
         agent = read_agent(source.path)
         return [Offer(agent.name, agent, source.target)]
-    before = set(default_agents.names())
+    before = set(registry.names())
     module = load_file(source.path) if source.path is not None else load_module(source.module, folder)
-    new = [one for one in default_agents.registered() if one.name not in before]
+    new = [one for one in registry.registered() if one.name not in before]
     own = registered.setdefault(
         module.__name__, [Offer(one.name, one.agent, source.target, one.default, one.isolated) for one in new]
     )

@@ -17,6 +17,7 @@ from innkeeper.core.events import json_bytes
 from innkeeper.core.handling import Command, Event, metadata_of, told_by
 from innkeeper.core.identity import LOCAL_CALLER, Caller
 from innkeeper.core.sessions import Session
+from innkeeper.core.tokens import IMPERSONATE
 from innkeeper.services.commands import NewCommand
 from innkeeper.services.handlers import Function, Handlers
 from innkeeper.services.handling import current_command
@@ -97,10 +98,10 @@ class Bus:
         Raises: Invalid; SessionNotFound; SetupError.
         """
         started = await _started()
-        caller, session = await _place(started, session_id)
+        _, session = await _place(started, session_id)
         event_type, data = told_by(event)
         stored, _ = await started.control.log.publish(
-            caller, session, NewEvent(event_type, _as_json(data), _as_json(metadata_of(event)), "handler")
+            session, NewEvent(event_type, _as_json(data), _as_json(metadata_of(event)), "handler")
         )
         return stored.event_id
 
@@ -121,11 +122,12 @@ async def _started() -> Started:
 
 async def _place(started: Started, session_id: str | None) -> tuple[Caller, Session]:
     """On whose behalf, and in which session."""
-    cause, context = current_command(), get_context()
-    owner = cause.owner if cause is not None else None if context is None else context.owner
-    caller = LOCAL_CALLER if owner is None else Caller(owner)
-    if session_id is None:
-        session_id = cause.session_id if cause is not None else None if context is None else context.session_id
+    here = current_command() or get_context()
+    owner = None if here is None else here.owner
+    caller = LOCAL_CALLER if owner is None else Caller(owner, scopes=frozenset({IMPERSONATE}))
+    if session_id is None and here is not None and here.session_id is not None:
+        # its owner may have several of that name, each of another end user
+        return caller, await started.sessions.get(caller, here.session_id, here.user_id)
     if session_id is not None:
         return caller, await started.sessions.get(caller, session_id)
     try:

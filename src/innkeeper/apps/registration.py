@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from weakref import WeakSet
 
+from innkeeper.config import Settings
 from innkeeper.core.agents import checked_name
 from innkeeper.core.errors import DuplicateAgent
 from innkeeper.http.dispatching import KEPT_NAMES
+from innkeeper.ports.agents import Runtime
 from innkeeper.runtimes.detection import adapt
 from innkeeper.runtimes.settings import RuntimeSettings
 from innkeeper.services.agents import AgentRegistry
+from innkeeper.wiring import runtime_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +35,24 @@ class DefaultAgents:
     def __init__(self) -> None:
         self._agents: dict[str, Registered] = {}
         self._listeners: WeakSet[AppAgents] = WeakSet()
+        self._gathered: ContextVar[DefaultAgents | None] = ContextVar("innkeeper_gathered", default=None)
+
+    @contextmanager
+    def gathering(self) -> Iterator[DefaultAgents]:
+        """What this context registers meanwhile is put aside, into what this yields, and served by nobody."""
+        aside = DefaultAgents()
+        token = self._gathered.set(aside)
+        try:
+            yield aside
+        finally:
+            self._gathered.reset(token)
 
     def add(self, name: str, agent: object, default: bool | None, isolated: bool = False) -> None:
         """Raises: Invalid, DuplicateAgent, ReservedName, SetupError."""
+        aside = self._gathered.get()
+        if aside is not None:
+            aside.add(name, agent, default, isolated)
+            return
         checked_name(name)
         if name in self._agents:
             raise DuplicateAgent(f"Two agents are named {name!r}. Give each agent a name of its own.", param="name")
@@ -62,15 +83,51 @@ class DefaultAgents:
 
 
 class AppAgents:
-    """The agents of one app, adapted with that app's settings."""
+    """The agents of one app, adapted with that app's settings.
 
-    def __init__(self, settings: RuntimeSettings) -> None:
+    `read` gives these; it is asked again whenever an agent is made anew, for the environment may be another by then.
+    """
+
+    def __init__(self, read: Callable[[], Settings]) -> None:
         self.registry = AgentRegistry(KEPT_NAMES)
-        self.settings = settings
+        self.variables: dict[str, str] = {}
+        """What `.env` says, as it was read last."""
+        self._read = read
+        self.settings = self._settings_now()
 
-    def add(self, name: str, agent: object, *, default: bool | None = None, isolated: bool = False) -> None:
-        """Raises: Invalid, DuplicateAgent, ReservedName, SetupError."""
-        self.registry.register(name, adapt(agent, name, self.settings, isolated=isolated), default=default)
+    def _settings_now(self) -> RuntimeSettings:
+        """Raises: SetupError."""
+        settings = self._read()
+        self.variables.update(said := settings.dotenv)
+        for name in self.variables.keys() - said.keys():
+            del self.variables[name]
+        return runtime_settings(settings)
+
+    def add(
+        self,
+        name: str,
+        agent: object,
+        *,
+        default: bool | None = None,
+        isolated: bool = False,
+        load: Load | None = None,
+    ) -> None:
+        """`load` gives the agent, and whether it is isolated, as it is by then; without it, it stays the same.
+
+        Raises: Invalid, DuplicateAgent, ReservedName, SetupError.
+        """
+
+        def make() -> Runtime:
+            settings = self._settings_now()
+            current, is_isolated = (agent, isolated) if load is None else load()
+            return adapt(current, name, settings, isolated=is_isolated)
+
+        runtime = adapt(agent, name, self.settings, isolated=isolated)
+        self.registry.register(name, runtime, default=default, maker=make)
+
+
+Load = Callable[[], tuple[object, bool]]
+"""Gives an agent anew, and whether it is isolated. Raises: SetupError."""
 
 
 default_agents = DefaultAgents()

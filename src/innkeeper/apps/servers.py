@@ -6,14 +6,13 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, overload
 
-from innkeeper.apps.applications import App, app_options, has_documents, install
+from innkeeper.apps.applications import App, app_options, has_documents, install, reading
 from innkeeper.apps.registration import AppAgents
 from innkeeper.config import Settings, load_settings
 from innkeeper.core.errors import Invalid
 from innkeeper.http.hooks import Hooks
 from innkeeper.ports.agents import Resolver
 from innkeeper.runtimes.detection import adapt
-from innkeeper.wiring import runtime_settings
 
 HookT = TypeVar("HookT", bound=Callable[..., Any])
 AgentT = TypeVar("AgentT")
@@ -75,8 +74,8 @@ class ServerBase(App):
 
     def __init__(self, *, settings: Settings | None = None, **options: Any) -> None:
         super().__init__(**app_options(options))
+        self._agents = AppAgents(reading(settings))
         settings = settings or load_settings()
-        self._agents = AppAgents(runtime_settings(settings))
         self.kernel = install(self, settings, self._agents, has_documents=has_documents(options))
         self.agent = AgentDecorator(self._agents, self.kernel.house.hooks)
 

@@ -44,6 +44,10 @@ class ConnectedBus(ABC):
         self._keeping: asyncio.Task[None] | None = None
         self._is_connected = False
 
+    @property
+    def is_connected(self) -> bool:
+        return self._is_connected
+
     @abstractmethod
     async def connect(self, hear: Callable[[str], None], wake: Callable[[], object]) -> Line:
         """A line that calls `hear` with each message that arrives, and `wake` when it ends.

@@ -8,6 +8,8 @@ from innkeeper.ports.bus import Receive
 class MemoryBus:
     """Implements `ports.bus.Bus`."""
 
+    is_connected = True
+
     async def open(self, receive: Receive) -> None:
         pass
 

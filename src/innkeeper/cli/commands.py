@@ -193,6 +193,28 @@ def mount_tokens() -> None:
     cli.add_typer(tokens.app, name="tokens")
 
 
+def mount_audit() -> None:
+    """Add `innkeeper audit`, likewise."""
+    from innkeeper.cli import audit
+
+    cli.add_typer(audit.app, name="audit")
+
+
+def mount_credits() -> None:
+    """Add `innkeeper credits` and `innkeeper usage`, likewise."""
+    from innkeeper.cli import credits, usage
+
+    cli.add_typer(credits.app, name="credits")
+    cli.add_typer(usage.app, name="usage")
+
+
+def mount_users() -> None:
+    """Add `innkeeper users`, likewise."""
+    from innkeeper.cli import users
+
+    cli.add_typer(users.app, name="users")
+
+
 def mount_models() -> None:
     """Add `innkeeper models`, which is kept out of the way of the other commands' start."""
     from innkeeper.cli import models

@@ -27,7 +27,11 @@ def longest_end(drain_seconds: float) -> float:
     return drain_seconds + _AFTER_DRAIN_SECONDS
 
 
-def leave_after(seconds: float, code: int = 0) -> None:
+Depart = Callable[[int], object]
+"""Ends the process with this exit code, or lets its successor take its place; it does not return."""
+
+
+def leave_after(seconds: float, code: int = 0, depart: Depart = os._exit) -> None:
     """End the process then, if it has not ended by itself."""
 
     def leave_now() -> None:
@@ -36,7 +40,7 @@ def leave_after(seconds: float, code: int = 0) -> None:
         saying = threading.Thread(target=_logger.error, args=words, daemon=True)
         saying.start()
         saying.join(_LAST_WORDS_SECONDS)
-        os._exit(code)
+        depart(code)
 
     timer = threading.Timer(seconds, leave_now)
     timer.daemon = True
@@ -64,18 +68,18 @@ def on_signal_anywhere(act: Callable[[], None]) -> None:
     threading.Thread(target=listen, name="innkeeper-signals", daemon=True).start()
 
 
-def leave_by_alarm(seconds: float) -> None:
+def leave_by_alarm(seconds: float, depart: Depart = os._exit) -> None:
     """The same for a main thread that lets no other one run, as an endless regular expression does.
 
     It does look for signals.
     """
-    signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGALRM, lambda *_: depart(0))
     signal.setitimer(signal.ITIMER_REAL, seconds + 1.5 * _LAST_WORDS_SECONDS)
 
 
-def leave(code: int) -> NoReturn:
+def leave(code: int, depart: Depart = os._exit) -> NoReturn:
     """End the process without waiting for threads, but with everything else that Python does at its end."""
-    leave_after(_GOODBYE_SECONDS, code)
+    leave_after(_GOODBYE_SECONDS, code, depart)
     local = sys.modules.get("innkeeper.runtimes.local")
     if local is not None:
         local.shutdown()
@@ -83,4 +87,5 @@ def leave(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
+    depart(code)
     os._exit(code)

@@ -37,6 +37,6 @@ def ensure(settings: Settings, listener: socket.socket) -> None:
 async def _make(settings: Settings) -> tuple[str, str] | None:
     from innkeeper.apps.tokens import TokenManager
 
-    async with TokenManager.open(settings) as tokens:
+    async with TokenManager.open(settings, through="cli") as tokens:
         made = await tokens.create_first()
     return None if made is None else (made.text, made.token.id)

@@ -19,8 +19,15 @@ from pathlib import Path
 
 from innkeeper.core.errors import SetupError
 
+FIRST_HANDED = 3
+"""The descriptor at which sockets are handed over, by systemd's custom."""
+
 _LISTENING = "0A"
 _BACKLOG = 2048
+
+_TCP_NOTSENT_LOWAT = 25
+_UNSENT_BYTES = 128 * 1024
+"""What the system keeps for a client beyond what is on its way; it would be megabytes for one that does not read."""
 
 _SO_ATTACH_FILTER = 26
 _NEWCOMERS_ONLY = (
@@ -36,12 +43,16 @@ _NEWCOMERS_ONLY = (
 def take(host: str, port: int) -> socket.socket:
     """A socket that holds `host` and `port`, and does not listen yet; port 0 is any that is free.
 
+    A socket for them that this process was handed, by its predecessor or by systemd, may listen already.
+
     Raises: SetupError that names the port, who holds it, and the remedy.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except socket.gaierror as error:
         raise SetupError(f"The address {host!r} is unknown ({error.strerror}). Choose another with --host.") from error
+    if (handed := _handed(address[0], port)) is not None:
+        return handed
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -53,12 +64,35 @@ def take(host: str, port: int) -> socket.socket:
     return listener
 
 
+def _handed(host: object, port: int) -> socket.socket | None:
+    """The one socket that was handed to this process, if it is for that address."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS") != "1":
+        return None
+    with contextlib.suppress(OSError):
+        listener = socket.socket(fileno=FIRST_HANDED)
+        held = listener.getsockname()
+        if listener.type == socket.SOCK_STREAM and held[0] == host and port in (0, held[1]):
+            os.set_inheritable(listener.fileno(), False)
+            listener.setblocking(False)
+            return listener
+        listener.close()
+    return None
+
+
+def _bound_buffers(listener: socket.socket) -> None:
+    """For all connections that will be taken there."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            listener.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+
+
 def listen_on(listeners: Iterable[socket.socket]) -> None:
     """Take connections from now on.
 
     Raises: SetupError if somebody else has begun to listen there meanwhile.
     """
     for listener in listeners:
+        _bound_buffers(listener)
         try:
             listener.listen(_BACKLOG)
         except OSError as error:

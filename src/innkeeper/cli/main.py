@@ -30,14 +30,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(words: list[str]) -> None:
-    from innkeeper.cli.commands import cli, mount_models, mount_tokens
+    from innkeeper.cli.commands import cli, mount_audit, mount_credits, mount_models, mount_tokens, mount_users
 
     if words[:1] == ["serve"]:
         from innkeeper.cli.arguments import gather_modes
         from innkeeper.config import MODES
 
         words = gather_modes(words, MODES)
-    if not words or words[0] in ("models", "tokens", "-h", "--help"):
+    if not words or words[0] in ("audit", "credits", "models", "tokens", "usage", "users", "-h", "--help"):
+        mount_audit()
+        mount_credits()
         mount_models()
         mount_tokens()
+        mount_users()
     cli(args=words, prog_name="innkeeper")

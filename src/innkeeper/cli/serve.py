@@ -8,7 +8,6 @@ sees to it that so many children serve.
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import signal
 import socket
@@ -26,6 +25,7 @@ from innkeeper.apps.targets import Source, locate
 from innkeeper.cli import failures, first_tokens, logs
 from innkeeper.cli.endings import leave, leave_after, longest_end
 from innkeeper.cli.listeners import listen_on, take
+from innkeeper.cli.restarts import Keeper, Restart, tell, ways_of
 from innkeeper.config import Settings, load_settings, use_command_line
 from innkeeper.core.errors import InnkeeperError
 
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from innkeeper.wiring import Kernel
 
 _logger = logging.getLogger("innkeeper")
+
+_PRIVATE = 0o077
+"""What nobody else may do with files that a server makes, or the agents in it."""
 
 _RELOAD_DRAIN_SECONDS = 1.0
 _WAITING = "Waiting for a file to change."
@@ -67,6 +70,7 @@ def serve(order: Order) -> NoReturn:
     Raises: SetupError for what kept it from being served.
     """
     began = time.monotonic()
+    os.umask(_PRIVATE)
     settings = order.settings()
     logs.configure(settings.log_level, settings.log_file)
     for doubt in settings.doubts:
@@ -127,36 +131,40 @@ def _serve_here(
     listener: socket.socket,
     crier: _Crier,
     *,
-    shares_port: bool = False,
-    heeds_ctrl_c: bool = True,
+    keeper: Keeper | None = None,
     prepare: Callable[[Kernel], None] = lambda kernel: None,
 ) -> NoReturn:
     from innkeeper.apps.loading import kernel_of, load_app
     from innkeeper.cli.servers import serve_app
 
+    successor = Restart(listener) if keeper is None else None
+    ways = ways_of(keeper, successor)
     try:
         app = load_app(sources, Path.cwd())
-        if (loaded := kernel_of(app)) is not None:
-            prepare(loaded)
         kernel = kernel_of(app)
         if kernel is not None:
-            kernel.house.stop = partial(_end, multiprocessing.parent_process() if shares_port else None)
+            prepare(kernel)
+            kernel.house.stop = partial(tell, keeper, signal.SIGTERM)
+            kernel.house.restart, kernel.house.kill = ways.restart, ways.kill
 
         def on_start() -> None:
             crier.started(_screen(kernel_of(app), settings, listener, time.monotonic() - crier.began), settings)
 
-        is_done = serve_app(app, settings, listener, on_start, shares_port=shares_port, heeds_ctrl_c=heeds_ctrl_c)
+        is_done = serve_app(
+            app,
+            settings,
+            listener,
+            on_start,
+            shares_port=keeper is not None,
+            heeds_ctrl_c=keeper is None or keeper.heeds_ctrl_c,
+            ways=ways,
+            successor=successor,
+        )
         code = 0 if is_done else failures.INTERRUPTED
     except Exception as error:  # noqa: BLE001 - an app may raise anything, and threads of its may keep the process
         crier.failed(error, debug=settings.debug)
         code = failures.FAILED
-    leave(code)
-
-
-def _end(keeper: multiprocessing.process.BaseProcess | None) -> None:
-    """SIGTERM to the process that would put another in the place of this one; to this one, if there is none."""
-    is_kept = keeper is not None and keeper.is_alive()
-    os.kill(keeper.pid if is_kept and keeper and keeper.pid else os.getpid(), signal.SIGTERM)
+    leave(code, os._exit if successor is None else successor.depart)
 
 
 def _screen(kernel: Kernel | None, settings: Settings, listener: socket.socket, seconds: float) -> Screen:
@@ -229,7 +237,7 @@ def serve_as_child(order: Order, *, is_again: bool, sockets: list[socket.socket]
     except InnkeeperError as error:
         crier.failed(error, debug=bool(order.flags.get("debug")))
         sys.exit(failures.FAILED)
-    _serve_here(settings, sources, sockets[0], crier, shares_port=True)
+    _serve_here(settings, sources, sockets[0], crier, keeper=Keeper(to_kill=signal.SIGKILL))
 
 
 # several processes
@@ -278,6 +286,8 @@ class _WorkersCrier(_Crier):
 
 def serve_as_worker(order: Order, shelf: Shelf, on_orphaned: Callable[[], None], post: Post) -> None:
     """In one of several processes that serve: read everything anew, except for the port."""
+    from innkeeper.cli.supervisors import KILL, ROLL
+
     crier = _WorkersCrier(time.monotonic(), post)
     post.hold(on_orphaned)
     try:
@@ -291,4 +301,5 @@ def serve_as_worker(order: Order, shelf: Shelf, on_orphaned: Callable[[], None],
     def count_together(kernel: Kernel) -> None:
         kernel.measure_on(shelf, post.number)
 
-    _serve_here(settings, sources, post.listener, crier, shares_port=True, heeds_ctrl_c=False, prepare=count_together)
+    keeper = Keeper(to_kill=KILL, to_restart=ROLL, heeds_ctrl_c=False)
+    _serve_here(settings, sources, post.listener, crier, keeper=keeper, prepare=count_together)

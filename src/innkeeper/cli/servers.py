@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -22,11 +23,15 @@ import uvicorn
 from uvicorn.lifespan.on import LifespanOn
 
 from innkeeper.apps.loading import kernel_of
-from innkeeper.cli.endings import leave_after, leave_by_alarm, longest_end, on_signal_anywhere
+from innkeeper.cli.connections import BoundedProtocol, bounds_in
+from innkeeper.cli.endings import Depart, leave_after, leave_by_alarm, longest_end, on_signal_anywhere
 from innkeeper.cli.farewells import Farewell, close_after_answer, close_idle
 from innkeeper.cli.frames import FramesProtocol
 from innkeeper.cli.listeners import keep_from_forks, listen_on, turn_away, waiting
+from innkeeper.cli.patience import Rounds
+from innkeeper.cli.restarts import Restart, Ways
 from innkeeper.config import Settings
+from innkeeper.wiring import bounds_of
 
 _logger = logging.getLogger("innkeeper")
 
@@ -36,9 +41,6 @@ _LAST_REQUESTS_SECONDS = 0.5
 _LEFTOVER_SECONDS = 1.0
 _LOOK_AROUND_SECONDS = 0.05
 _LAST_FRAMES_SECONDS = 0.1
-_WS_MAX_SIZE = 1024 * 1024
-_KEEP_ALIVE_SECONDS = 15
-_HEADERS_SIZE = 24 * 1024
 
 
 def serve_app(
@@ -49,15 +51,19 @@ def serve_app(
     *,
     shares_port: bool = False,
     heeds_ctrl_c: bool = True,
+    ways: Ways,
+    successor: Restart | None = None,
 ) -> bool:
     """Serve `app` on `listener` until a signal ends it; `on_start` is called once it answers.
 
     Returns whether it ended in good order; a second Ctrl-C cuts that short. `shares_port` says that other processes
     hold the same socket, and may go on. Who does not heed Ctrl-C leaves it to another process to say what it means.
+    `ways` are for apps inside of this one to find; where there is to be a `successor`, the port is left to it.
 
     Raises: whatever kept the app from starting.
     """
-    server = Server(app, settings, on_start, shares_port=shares_port, heeds_ctrl_c=heeds_ctrl_c)
+    server = Server(app, settings, on_start, shares_port=shares_port, heeds_ctrl_c=heeds_ctrl_c, successor=successor)
+    server.restart, server.kill = ways.restart, ways.kill
     loop = (server.config.get_loop_factory() or asyncio.new_event_loop)()
     _complete(loop, loop.create_task(server.serve([listener])))
     return not server.force_exit
@@ -77,8 +83,18 @@ def _complete(loop: asyncio.AbstractEventLoop, serving: asyncio.Task[None]) -> N
 class Server(uvicorn.Server):
     """Serves one app."""
 
+    restart: Callable[[], None] | None
+    kill: Callable[[], None]
+
     def __init__(
-        self, app: Any, settings: Settings, on_start: Callable[[], None], *, shares_port: bool, heeds_ctrl_c: bool
+        self,
+        app: Any,
+        settings: Settings,
+        on_start: Callable[[], None],
+        *,
+        shares_port: bool,
+        heeds_ctrl_c: bool,
+        successor: Restart | None,
     ) -> None:
         self._farewell = Farewell(app)
         super().__init__(uvicorn_config(self._farewell, settings))
@@ -90,7 +106,12 @@ class Server(uvicorn.Server):
         self._signals = (signal.SIGINT, signal.SIGTERM) if heeds_ctrl_c else (signal.SIGTERM,)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
+        self._rounds: asyncio.Task[None] | None = None
         self._is_ending = False
+        self._successor = successor
+        self._depart: Depart = os._exit if successor is None else successor.depart
+        if successor is not None:
+            successor.on_ask = self._make_way
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
@@ -99,7 +120,9 @@ class Server(uvicorn.Server):
         loops = [one.dup() for one in sockets or ()]
         await super().startup(loops)
         keep_from_forks([*loops, *(sockets or ())])
-        on_signal_anywhere(self._end_in_time)
+        on_signal_anywhere(self._end_for_good)
+        rounds = Rounds(bounds_in(self.config), lambda: self.server_state.connections)
+        self._rounds = asyncio.create_task(rounds.run())
         self._on_start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -112,6 +135,8 @@ class Server(uvicorn.Server):
             left = deadline - asyncio.get_running_loop().time()
             self.config.timeout_graceful_shutdown = max(1, round(left))
         await super().shutdown(sockets)
+        if self._rounds is not None:
+            self._rounds.cancel()
         if not self.force_exit:
             await _end_leftovers()
 
@@ -177,17 +202,32 @@ class Server(uvicorn.Server):
         yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._end_for_good()
         if not self.should_exit:
-            self._end_in_time()
-            leave_by_alarm(self._longest_end)
+            leave_by_alarm(self._longest_end, self._depart)
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(self._take_leave)
         super().handle_exit(sig, frame)
 
+    def _make_way(self) -> None:
+        """Drain as ever, and leave the port to the successor."""
+        if not self.should_exit and self._successor is not None:
+            self._successor.is_asked = self._shares_port = True
+            self._end_in_time()
+            leave_by_alarm(self._longest_end, self._depart)
+            self._take_leave()
+            self.should_exit = True
+
+    def _end_for_good(self) -> None:
+        """Somebody wants it to end; a successor that was asked for before is not wanted any more."""
+        if self._successor is not None:
+            self._successor.is_asked = False
+        self._end_in_time()
+
     def _end_in_time(self) -> None:
         if not self._is_ending:
             self._is_ending = True
-            leave_after(self._longest_end)
+            leave_after(self._longest_end, depart=self._depart)
 
 
 class _Lifespan(LifespanOn):
@@ -227,20 +267,23 @@ class _Lifespan(LifespanOn):
 
 def uvicorn_config(app: Any, settings: Settings) -> uvicorn.Config:
     """How uvicorn is set up: it logs nothing of its own, trusts no proxy's header and names itself to nobody."""
-    return uvicorn.Config(
+    bounds = bounds_of(settings)
+    config = uvicorn.Config(
         app,
         interface="asgi3",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        http=BoundedProtocol,
         ws=FramesProtocol,
-        ws_max_size=_WS_MAX_SIZE,
+        ws_max_size=bounds.message_bytes,
         ws_per_message_deflate=False,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_keep_alive=math.ceil(bounds.idle_seconds),
         timeout_graceful_shutdown=round(settings.drain_seconds + _CONNECTIONS_SECONDS),
-        h11_max_incomplete_event_size=_HEADERS_SIZE,
     )
+    vars(config)["bounds"] = bounds
+    return config
 
 
 async def _end_leftovers() -> None:

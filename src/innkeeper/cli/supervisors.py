@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -35,6 +35,9 @@ multiprocessing.allow_connection_pickling()
 _YOUNG_SECONDS = 5.0
 _SHORTEST_DELAY, _LONGEST_DELAY = 0.1, 5.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+KILL, ROLL = signal.SIGUSR1, signal.SIGUSR2
+"""By which a process that serves tells its supervisor to end all at once, and to replace them one after the other."""
+_KILLED = 137
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,7 @@ class _Place:
     delay: float = 0.0
     due: float = 0.0
     starts: int = 0
+    is_told: bool = False
     is_ready: bool = False
     is_decided: bool = False
     has_said_why: bool = False
@@ -98,10 +102,27 @@ class _Place:
         pid, how = self.process.pid, _ending(self.process.exitcode)
         self.process.close()
         is_young = not self.is_ready or now - self.began < _YOUNG_SECONDS
-        self.process, self.is_ready = None, False
+        self.process, self.is_ready, self.is_told = None, False, False
         self.delay = min(max(self.delay * 2, _SHORTEST_DELAY), _LONGEST_DELAY) if is_young else 0.0
         self.due = now + self.delay
         return pid, how
+
+
+@dataclass(slots=True)
+class Replacing:
+    """Which places are to be filled anew, one after the other: `number` is under way, `numbers` are yet to come."""
+
+    numbers: list[int] = field(default_factory=list)
+    number: int | None = None
+    deadline: float | None = None
+
+    def give_up(self, number: int) -> None:
+        """A process that took such a place did not get as far as serving: leave the others as they are."""
+        if number == self.number:
+            self.number = self.deadline = None
+            if self.numbers:
+                _logger.error("The other processes go on as they are: the first new one did not start.")
+                self.numbers.clear()
 
 
 class Supervisor:
@@ -132,10 +153,14 @@ class Supervisor:
         self._news: list[Any] = []
         self._failures: list[str] = []
         self._is_settled = False
+        self._is_killed = False
+        self._replacing = Replacing()
         self._lifeline, self._our_end = _spawn.Pipe(duplex=False)
 
     def run(self) -> int:
-        """Returns the exit code: 0 after a signal, 130 after a second Ctrl-C, 1 if no process could start."""
+        """Returns the exit code: 0 after a signal, 130 after a second Ctrl-C, 137 if told to end all at once, 1 if no
+        process could start.
+        """
         # The first process would start it, and in doing so let Ctrl-C in where it is kept out.
         resource_tracker.ensure_running()
         try:
@@ -145,14 +170,15 @@ class Supervisor:
             self._our_end.close()
 
     def _keep(self, heard: int) -> int:
-        while not self._signals:
+        while not self._signals and not self._is_killed:
             if not self._is_settled and all(place.is_decided for place in self._places):
                 self._settle()
                 if not self._news:
                     return failures.FAILED
             self._fill()
+            self._replace_next()
             self._look(heard, self._next_due())
-        return self._end(heard)
+        return _KILLED if self._is_killed and self._kill() else self._end(heard)
 
     # filling places
 
@@ -182,6 +208,7 @@ class Supervisor:
         if not self._is_settled:
             return None
         dues = [place.due for place in self._places if place.process is None]
+        dues += [] if self._replacing.deadline is None else [self._replacing.deadline]
         return max(0.0, min(dues) - time.monotonic()) if dues else None
 
     def _settle(self) -> None:
@@ -223,13 +250,42 @@ class Supervisor:
         if place.reports is not None:  # it may have said why
             self._receive(place)
         place.is_decided = True
+        was_told, was_ready = place.is_told, place.is_ready
         pid, how = place.vacate(time.monotonic())
         self._on_vacated(place.number)
-        if not self._signals and not place.has_said_why:
+        if not was_told and not was_ready:
+            self._replacing.give_up(place.number)
+        if not self._signals and not place.has_said_why and not was_told:
             when = f"in {place.delay:.1f} s" if place.delay else "now"
             _logger.warning("Process %s, which served, ended: %s. Another takes its place %s.", pid, how, when)
 
+    # replacing all, one after the other
+
+    def _replace_next(self) -> None:
+        """Tell the next one to end once the one before it has been replaced."""
+        turn = self._replacing
+        place = next((one for one in self._places if one.number == turn.number), None)
+        if place is not None and place.process is not None and place.is_told:
+            if turn.deadline is not None and time.monotonic() >= turn.deadline:
+                self._tell(place, signal.SIGKILL)
+                turn.deadline = None
+            return
+        if place is not None and not place.is_ready:
+            return
+        turn.number = turn.deadline = None
+        while turn.numbers:
+            place = self._places[turn.numbers.pop(0) - 1]
+            if place.process is not None and place.is_ready:
+                turn.number, turn.deadline = place.number, time.monotonic() + self._patience
+                place.is_told = True
+                self._tell(place, signal.SIGTERM)
+                return
+
     # ending
+
+    def _kill(self) -> bool:
+        self._tell_all(signal.SIGKILL)
+        return True
 
     def _end(self, heard: int) -> int:
         """Have all end, and wait for them; the port is given up at once, for nobody would serve who comes now."""
@@ -250,9 +306,13 @@ class Supervisor:
 
     def _tell_all(self, number: signal.Signals) -> None:
         for place in self._places:
-            if place.process is not None and place.process.pid is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(place.process.pid, number)
+            self._tell(place, number)
+
+    @staticmethod
+    def _tell(place: _Place, number: signal.Signals) -> None:
+        if place.process is not None and place.process.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(place.process.pid, number)
 
     # signals
 
@@ -264,10 +324,18 @@ class Supervisor:
         signal.set_wakeup_fd(told, warn_on_full_buffer=False)
         for number in _SIGNALS:
             signal.signal(number, self._hear)
+        signal.signal(KILL, self._hear_of_killing)
+        signal.signal(ROLL, self._hear_of_replacing)
         yield heard
 
     def _hear(self, number: int, _: FrameType | None) -> None:
         self._signals.append(number)
+
+    def _hear_of_killing(self, number: int, _: FrameType | None) -> None:
+        self._is_killed = True
+
+    def _hear_of_replacing(self, number: int, _: FrameType | None) -> None:
+        self._replacing.numbers[:] = [place.number for place in self._places]
 
 
 def _ending(code: int | None) -> str:

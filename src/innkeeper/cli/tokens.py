@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -21,6 +22,9 @@ T = TypeVar("T")
 
 _PAGE = 200
 _HEAD = ("ID", "USER", "ORGANIZATION", "ROLE", "SCOPES", "STATE", "LAST USED", "NAME")
+_ELSEWHERE = """\
+Warning: the database has tokens, too. They open nothing while tokens are kept in Redis; with TOKEN_STORE=database they
+are the ones that count."""
 
 app = typer.Typer(
     name="tokens",
@@ -66,6 +70,8 @@ def list_tokens(
     """List tokens, newest first."""
     use_command_line({"data_dir": data_dir, "debug": debug or None}, config=config, env_file=env_file)
     rows = _with_tokens(_rows)
+    if asyncio.run(_are_elsewhere()):
+        print(_ELSEWHERE, file=sys.stderr)
     widths = [max(map(len, column)) for column in zip(_HEAD, *rows, strict=True)]
     for row in (_HEAD, *rows):
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -88,11 +94,19 @@ def revoke(
 def _with_tokens(work: Callable[[TokenManager], Awaitable[T]]) -> T:
     from innkeeper.apps.tokens import TokenManager
 
+    logging.getLogger("innkeeper").addHandler(logging.NullHandler())  # what goes wrong is told in one line
+
     async def run() -> T:
-        async with TokenManager.open() as tokens:
+        async with TokenManager.open(through="cli") as tokens:
             return await work(tokens)
 
     return asyncio.run(run())
+
+
+async def _are_elsewhere() -> bool:
+    from innkeeper.apps.tokens import TokenManager
+
+    return await TokenManager.are_elsewhere()
 
 
 async def _rows(tokens: TokenManager) -> Sequence[tuple[str, ...]]:

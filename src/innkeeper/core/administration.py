@@ -17,7 +17,10 @@ from innkeeper.core.times import Instant
 
 @dataclass(frozen=True, slots=True)
 class WriteAudit:
-    """Put an entry at the end of the audit log; committed with what it tells of."""
+    """Put an entry at the end of the audit log; committed with what it tells of, which stands before it.
+
+    Where that was `Missing`, nothing was done that could be told, and so is this.
+    """
 
     entry: AuditEntry
 
@@ -97,14 +100,15 @@ class ForgetChatLogs:
 
 @dataclass(frozen=True, slots=True)
 class ForgetUser:
-    """Erase what is stored of a user, up to `limit` rows at a time; `Derived` tells how many, 0 when nothing is left.
+    """Erase what is stored of a user of an organization, up to about `limit` rows at a time.
 
-    `organization` narrows it. Entries of the audit log, of balances and of the ledger stay, without the user's name
-    where they can do without.
+    `Derived` tells how many; 0 when nothing is left. Tokens are revoked. What was consumed stays, under the name
+    `stand_in`, and so do the entries of the user's balance; the audit log stays as it is.
     """
 
     user: str
-    organization: str | None
+    organization: str
+    stand_in: str
     now: Instant
     limit: int = 1_000
 
@@ -118,9 +122,10 @@ class AddAdmin:
 
 @dataclass(frozen=True, slots=True)
 class RemoveAdmin:
-    """`Missing` where nobody has that address. Raises: LastAdmin."""
+    """Revokes the admin's tokens of that person, too. `Missing` where nobody has that address. Raises: LastAdmin."""
 
     email: str
+    now: Instant
 
 
 AdministrationChange = (

@@ -33,6 +33,17 @@ class AgentDescription:
     extra: Mapping[str, object] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """What an agent is configured to tell its model, apart from its description, which anybody may read.
+
+    `instructions` are its fixed ones; `named` are texts by name, for people to read.
+    """
+
+    instructions: str | None = None
+    named: Mapping[str, str] = field(default_factory=dict)
+
+
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,127}")
 
 

@@ -48,7 +48,10 @@ class ChatLogFilter:
 
 @dataclass(frozen=True, slots=True)
 class ChatStatistics:
-    """Sums over chat logs; times in microseconds, `None` where there is no row."""
+    """Sums over chat logs; times in microseconds, `None` where there is no row.
+
+    `organization` and `user_id` are whose they are, where they are one user's.
+    """
 
     interactions: int = 0
     succeeded: int = 0
@@ -58,6 +61,7 @@ class ChatStatistics:
     least_time: int | None = None
     most_time: int | None = None
     tokens: int = 0
+    organization: str | None = None
     user_id: str | None = None
     last_at: Instant | None = None
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any, Protocol
 
+from innkeeper.core.environments import Belongings
 from innkeeper.core.errors import Invalid
 from innkeeper.core.identity import Owner
 from innkeeper.core.injections import InjectedMessage
@@ -39,6 +40,9 @@ class RunLine(Protocol):
     def receive(self) -> Awaitable[Sequence[InjectedMessage]]: ...
 
     def saved(self) -> Awaitable[None]: ...
+
+    def tracked(self) -> None:
+        """The context has tracked credits; called in any thread."""
 
 
 class Injections:
@@ -90,8 +94,10 @@ class RunContext:
         clock: Callable[[], float],
         new_id: Callable[[], str],
         now: Callable[[], int],
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         self.request = request
+        self.environment = Belongings(variables or {})
         self.run_id: str | None = None
         self.session_id: str | None = None
         self.user_id: str | None = None
@@ -110,6 +116,7 @@ class RunContext:
         self._records: list[CreditRecord] = []
         self._tokens: Usage | None = None
         self._settled = 0
+        self.tracked_credits = Decimal(0)
         self._clock = clock
         self._new_id = new_id
         self.now = now
@@ -143,6 +150,9 @@ class RunContext:
         amount = _amount(credits)
         record = CreditRecord(self._new_id(), amount, str(reason), dict(metadata or {}), self.now())
         self._records.append(record)
+        self.tracked_credits += amount
+        if self.line is not None:
+            self.line.tracked()
         return record.id
 
     @property
@@ -190,10 +200,15 @@ class RunContext:
         """Count tokens that the agent reported; the server calls this, agents need not."""
         self._tokens = usage if self._tokens is None else self._tokens.plus(usage)
 
+    @property
+    def has_unsettled(self) -> bool:
+        """Whether anything was tracked since `unsettled_records` was asked last."""
+        return len(self._records) > self._settled
+
     def unsettled_records(self) -> tuple[CreditRecord, ...]:
         """Ledger rows tracked since the last call; each is handed out once."""
         fresh = tuple(self._records[self._settled :])
-        self._settled = len(self._records)
+        self._settled += len(fresh)
         return fresh
 
 

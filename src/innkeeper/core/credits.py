@@ -6,13 +6,14 @@ Invariant: a run never costs its caller more than was set aside for it and than 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Literal
 
 from innkeeper.core.identity import Owner
 from innkeeper.core.times import Instant
-from innkeeper.core.usage import Pricing, Usage
+from innkeeper.core.usage import CreditRecord, Pricing, Usage
 
 NANOS = 1_000_000_000
 MAX_CREDITS = Decimal(1_000_000_000)
@@ -22,6 +23,33 @@ ORGANIZATION = ""
 """Stands for the user where a balance is the whole organization's."""
 
 EntryKind = Literal["set", "add", "charge", "remove"]
+
+_TOO_MUCH = f"may be {MAX_CREDITS:f} at most"
+_AMOUNT = re.compile(r"[0-9]{1,10}(\.[0-9]{1,9})?")
+
+
+def amount_of(value: object) -> Decimal:
+    """An amount as people and programs write it: a number, or a text such as `12.5`.
+
+    Raises: ValueError that says what an amount must be.
+    """
+    if isinstance(value, str):
+        if _AMOUNT.fullmatch(value) is None:
+            raise ValueError("must be a number such as 12.5, with digits only and at most 9 of them behind the point")
+        amount = Decimal(value)
+    elif isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        if value > MAX_CREDITS and value < float("inf"):  # before its digits are written out
+            raise ValueError(_TOO_MUCH)
+        amount = Decimal(str(value)) if value else Decimal(0)
+    else:
+        raise ValueError("must be a number, or a text such as '12.5'")
+    if not amount.is_finite() or amount < 0:
+        raise ValueError("must be a finite number that is not negative")
+    if amount > MAX_CREDITS:
+        raise ValueError(_TOO_MUCH)
+    if amount * NANOS % 1:
+        raise ValueError("may have at most 9 digits behind the point")
+    return amount
 
 
 def nanos(credits: Decimal) -> int:
@@ -103,6 +131,28 @@ class UsageRecord:
     created_at: Instant
 
 
+@dataclass(frozen=True, slots=True)
+class BookedCredits:
+    """A `CreditRecord` as it is stored: what a run was charged, or what its agent tracked."""
+
+    run_id: str
+    owner: Owner
+    user_id: str
+    agent_name: str
+    record: CreditRecord
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTotal:
+    """Tokens of one model over many runs, and what those of them have cost that have a price."""
+
+    model: str
+    runs: int
+    input_tokens: int
+    output_tokens: int
+    cost: int | None
+
+
 def reservation(terms: Terms, left: int) -> int | None:
     """How much of `left` is set aside for a run; `None` if it is too little."""
     least = nanos(terms.least)
@@ -117,4 +167,4 @@ def reservation(terms: Terms, left: int) -> int | None:
 def debit(total: Decimal, ceiling: Decimal | None, reserved: int, available: int) -> int:
     """What a run that has cost `total` is charged: at most `ceiling`, and at most what is there."""
     due = nanos(total if ceiling is None else min(total, ceiling))
-    return min(due, reserved + available)
+    return max(0, min(due, reserved + available))

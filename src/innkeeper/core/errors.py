@@ -20,11 +20,13 @@ InnkeeperError
 ├── Forbidden               credentials without the permission
 ├── ForeignHost             the Host header names another server
 ├── PayloadTooLarge         ├── UnsupportedMediaType
-├── HeadersTooLarge         ├── AddressTooLong
+├── HeadersTooLarge         ├── AddressTooLong  ├── RequestTooSlow
 ├── RunConflict             another run holds the session
 ├── ToolConflict            ├── HandlerConflict   one of that name is registered already
 ├── AdminConflict           an administrator has that address or id already
 ├── LastAdmin               somebody must remain
+├── AgentNotInitialized     an agent could not be made anew, and serves as before
+├── ServerNotOurs           the process cannot be restarted or ended from inside
 ├── SourceRejected          source code that cannot be registered: where, and why
 ├── CodeExecutionDisabled   the server does not run clients' code
 ├── CommandFailed           a command handler or a tool raised, or exceeded a limit
@@ -48,6 +50,8 @@ error is the sentence that a user reads.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+
+from innkeeper.core.identity import Owner
 
 
 class InnkeeperError(Exception):
@@ -155,6 +159,12 @@ class Unauthorized(InnkeeperError):
 class Forbidden(InnkeeperError):
     """The caller lacks the permission."""
 
+    owner: Owner | None = None
+    """Who was refused, where that is known."""
+
+    permission: str | None = None
+    """What was refused, where it is not that of the route."""
+
 
 class ForeignHost(InnkeeperError):
     """The request is addressed to a host that this server does not answer for."""
@@ -172,6 +182,10 @@ class HeadersTooLarge(InnkeeperError):
     """The request has too many header fields, or too long ones."""
 
 
+class RequestTooSlow(InnkeeperError):
+    """The request did not arrive in time."""
+
+
 class AddressTooLong(InnkeeperError):
     """The path and query are longer than this server accepts."""
 
@@ -186,6 +200,14 @@ class AdminConflict(InnkeeperError):
 
 class LastAdmin(InnkeeperError):
     """The last administrator cannot be removed."""
+
+
+class AgentNotInitialized(InnkeeperError):
+    """The agent could not be made anew, and serves as it did."""
+
+
+class ServerNotOurs(InnkeeperError):
+    """The process is not the server's own, so that only whoever started it can do this."""
 
 
 class RunConflict(InnkeeperError):

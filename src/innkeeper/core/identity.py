@@ -6,7 +6,7 @@ caller is recognised (loopback rule, tokens) is the gate's affair, not this modu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -41,6 +41,18 @@ class Caller:
     is_local: bool = False
     session_key: str | None = None
     session_id: str | None = None
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether everybody's rows are its to see and to change: an admin's, unless it is bound to one session."""
+        return self.role is Role.ADMIN and self.session_key is None
+
+    def may_see(self, owner: Owner) -> bool:
+        return owner == self.owner or self.sees_all
+
+    def acting_for(self, owner: Owner) -> Caller:
+        """The same caller, for what it makes of a thing of `owner` that it has found: that is `owner`'s as well."""
+        return self if owner == self.owner else replace(self, owner=owner)
 
 
 LOCAL_OWNER = Owner(organization="local", user="local")

@@ -19,6 +19,9 @@ ID = re.compile(r"ik[a-z0-9]{16}")
 TEXT = re.compile(r"(ik[a-z0-9]{16})\.[A-Za-z0-9_-]{43}")
 SESSION_TEXT = re.compile(r"st_[A-Za-z0-9_-]{43}")
 SESSION_PREFIX = "st_"
+JWT = re.compile(r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+"""What an identity provider signed looks like; its first part is a JSON object."""
+MAX_JWT = 12 * 1024
 CODE = "code"
 """The scope of those who may register source code."""
 OBSERVABILITY = "observability"

@@ -27,6 +27,19 @@ class Usage:
         )
 
 
+MAX_TOKENS = 2**40
+"""The most tokens that one report counts; any more is a mistake of whoever reports."""
+
+
+def bounded(usage: Usage) -> Usage:
+    """What an agent reported, with counts that are whole numbers from 0 to `MAX_TOKENS`."""
+    counts = usage.input_tokens, usage.output_tokens
+    if all(type(count) is int and 0 <= count <= MAX_TOKENS for count in counts):
+        return usage
+    given, made = (min(max(int(count), 0), MAX_TOKENS) for count in counts)
+    return Usage(given, made, usage.model)
+
+
 @dataclass(frozen=True, slots=True)
 class CreditRecord:
     """One entry of the ledger in credits: a `track_usage` call or a charge from `@pricing`."""

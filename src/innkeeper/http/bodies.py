@@ -21,7 +21,7 @@ _MAX_DEPTH = 64
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     """The whole body.
 
-    Raises: UnsupportedMediaType unless it is JSON; PayloadTooLarge; ClientDisconnect.
+    Raises: UnsupportedMediaType unless it is JSON, and not compressed; PayloadTooLarge; ClientDisconnect.
     """
     content_type = length = b""
     for name, value in scope["headers"]:
@@ -29,6 +29,8 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
             content_type = value
         elif name == b"content-length":
             length = value
+        elif name == b"content-encoding" and value.lower() != b"identity":
+            raise UnsupportedMediaType("Send the body as it is, without a Content-Encoding.")
     if length.isdigit() and int(length) > limit:
         raise _too_large(limit)
     message = await receive()

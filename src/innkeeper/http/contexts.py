@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from uuid_utils import uuid7
@@ -23,5 +24,5 @@ def now() -> int:
 class RequestState(RunContext):
     """State of one request: `set`, `get`, `track_usage`, `usage`, `get_duration`, and the names of its run."""
 
-    def __init__(self, request: Any = None) -> None:
-        super().__init__(request, clock=time.perf_counter, new_id=new_id, now=now)
+    def __init__(self, request: Any = None, variables: Mapping[str, str] | None = None) -> None:
+        super().__init__(request, clock=time.perf_counter, new_id=new_id, now=now, variables=variables)

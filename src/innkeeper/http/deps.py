@@ -13,15 +13,23 @@ from starlette.requests import HTTPConnection
 
 from innkeeper.core.context import RunContext
 from innkeeper.core.identity import Caller
+from innkeeper.http.bounds import Bounds
 from innkeeper.http.gates import Gate
 from innkeeper.http.hooks import Hooks
+from innkeeper.http.vigils import Vigils
+from innkeeper.ports.accounts import AuditReader
 from innkeeper.ports.meters import UNMETERED, TrafficMeter
+from innkeeper.services.admins import Admins
 from innkeeper.services.agents import AgentRegistry
 from innkeeper.services.audit import Audit
+from innkeeper.services.balances import Balances
+from innkeeper.services.chat_logs import ChatLogs
 from innkeeper.services.control import Control
 from innkeeper.services.credentials import Credentials
+from innkeeper.services.denials import Denials
 from innkeeper.services.engines import Engines
 from innkeeper.services.figures import Figures
+from innkeeper.services.initializations import Initializations
 from innkeeper.services.injections import Injections
 from innkeeper.services.logs import Logs
 from innkeeper.services.runs import Runs
@@ -32,8 +40,6 @@ from innkeeper.services.traces import Traces
 
 _logger = logging.getLogger(__name__)
 
-MAX_JSON = 1024 * 1024
-MAX_CHAT_JSON = 10 * 1024 * 1024
 MAX_PAGE = 200
 MAX_CURSOR = 2**53
 
@@ -60,6 +66,9 @@ class Services(Protocol):
     def logs(self) -> Logs: ...
 
     @property
+    def chat_logs(self) -> ChatLogs: ...
+
+    @property
     def control(self) -> Control: ...
 
     @property
@@ -77,13 +86,30 @@ class Services(Protocol):
     @property
     def audit(self) -> Audit: ...
 
+    @property
+    def balances(self) -> Balances: ...
+
+    @property
+    def audit_log(self) -> AuditReader: ...
+
+    @property
+    def admins(self) -> Admins: ...
+
+    @property
+    def initializations(self) -> Initializations: ...
+
+    @property
+    def denials(self) -> Denials: ...
+
 
 @dataclass(slots=True)
 class House:
     """One app's part of the server: what is known before anything has started, and how to start the rest.
 
     `start` is idempotent and returns the services of the running event loop. `configuration` tells the settings without
-    their secrets. `stop` has whoever started the server end it, as SIGTERM does, and is set by them.
+    their secrets. `stop` has whoever started the server end it, as SIGTERM does, and is set by them; so are `restart`,
+    which begins it anew, and `kill`, which ends it at once. `env_headers` are the variables that requests may set for
+    themselves, by their names in capitals.
     """
 
     agents: AgentRegistry
@@ -94,17 +120,25 @@ class House:
     status: Callable[[], dict[str, Any]]
     configuration: Callable[[], Mapping[str, Mapping[str, Any]]] = dict
     stop: Callable[[], None] | None = None
+    restart: Callable[[], None] | None = None
+    kill: Callable[[], None] | None = None
+    env_headers: Mapping[str, str] = field(default_factory=dict)
     hooks: Hooks = field(default_factory=Hooks)
+    bounds: Bounds = field(default_factory=Bounds)
     meter: TrafficMeter = UNMETERED
     shows_errors: bool = False
     is_tracing: bool = True
     heartbeat_seconds: float = 15.0
     created: int = 0
     modes: frozenset[str] = frozenset()
+    vigils: Vigils = field(init=False)
     services: Services | None = None
     loop: asyncio.AbstractEventLoop | None = None
     keep_alive: object = None
     kept: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.vigils = Vigils(self.ready)
 
     async def ready(self) -> Services:
         """The services, started if they are not."""

@@ -19,8 +19,9 @@ from starlette.routing import BaseRoute, Match, Mount, Router, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from innkeeper.core.errors import InnkeeperError, RouteNotFound
+from innkeeper.http.bounds import counted
 from innkeeper.http.deps import House
-from innkeeper.http.gates import PUBLIC
+from innkeeper.http.gates import PUBLIC, Pending
 from innkeeper.http.problems import answer
 from innkeeper.http.routes import SurfaceRoute, request_id_of, stamped
 
@@ -56,21 +57,30 @@ class Dispatcher:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self.find(scope) or self._pick(self._last, scope)
         if route is not None:
-            await route.handle(scope, receive, send)
+            await self.handle(route, scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 4404, "reason": "Nothing is served at this path."})
         elif _answers_not_found(scope["app"].exception_handlers):
             raise HTTPException(404)
         else:
-            response = answer(self._nowhere(scope), request_id_of(scope), is_openai=scope["path"].startswith("/v1"))
+            error = await self._nowhere(scope)
+            response = answer(error, request_id_of(scope), is_openai=scope["path"].startswith("/v1"))
             began = time.perf_counter()
             await response(scope, receive, stamped(scope, send))
             self.house.meter.answered(scope["method"], _NOWHERE, response.status_code, time.perf_counter() - began)
 
-    def _nowhere(self, scope: Scope) -> InnkeeperError:
+    async def handle(self, route: BaseRoute, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have `route` answer. Routes see to their requests themselves, and to WebSockets nobody does."""
+        if scope["type"] == "websocket":
+            receive, send = counted(self.house.bounds, scope, receive, send)
+        await route.handle(scope, receive, send)
+
+    async def _nowhere(self, scope: Scope) -> InnkeeperError:
         """What to say of a path that leads nowhere; nothing to those whom the gate does not let near."""
         try:
-            self.house.gate.admit(scope, PUBLIC)
+            admitted = self.house.gate.admit(scope, PUBLIC)
+            if isinstance(admitted, Pending):
+                await admitted
         except InnkeeperError as refusal:
             return refusal
         return RouteNotFound(f"Nothing is served at {scope['path'][:200]}. See /docs.")
@@ -124,7 +134,7 @@ class Front:
             route = self._dispatcher.find(scope)
             if route is not None:
                 scope.setdefault("router", self._router)
-                await route.handle(scope, receive, send)
+                await self._dispatcher.handle(route, scope, receive, send)
                 return
         await self._router.app(scope, receive, send)
 

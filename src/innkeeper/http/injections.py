@@ -84,6 +84,7 @@ async def inject(body: InjectRequest, request: Request, caller: CallerDep, servi
         agent_name=body.agent_name,
         session_id=body.session_id,
         run_id=body.run_id,
+        user_id=body.user_id,
         claim=claim_of(request, request.scope["innkeeper.body"]),
     )
     told = Injected(injection_id=injection.id, run_id=injection.first_run_id)

@@ -27,6 +27,11 @@ TAGS: Mapping[str, str] = {
     "Control: handlers": "Handlers of a session's commands and events as Python source, run in the same sandbox.",
     "Control: observability": "Logs, figures, and the trace of each run.",
     "Control: system": "How the server is, what it is set to, and how to stop it.",
+    "Platform": "Who administers the platform, what is counted of it, and the audit log.",
+    "Tokens": "Who may come in: tokens, made, listed and revoked by administrators.",
+    "Credits": "What is left to users and organizations, how that came about, and what their runs consumed.",
+    "Management": "Agents made anew and looked at, and how the server is restarted or ended at once.",
+    "Chat logs": "A row for each run that has ended, whatever became of it, and statistics of them.",
     "Health": "Whether the server is there, and its figures for Prometheus.",
 }
 """The groups, in the order in which pages show them."""

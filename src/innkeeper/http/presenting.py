@@ -1,8 +1,9 @@
 """Presenting: where a request may carry a credential, and what it presents there.
 
-`api-token`, `api_token`, `x-api-key` and `Authorization: Bearer` carry a token, `X-Session-Token` a session's. Pages
-cannot set the headers of a WebSocket, so theirs may offer `innkeeper.token.<token>` beside the subprotocol
-`innkeeper`. Never a query: it would stand in logs and histories. Whether it opens anything is the gate's affair.
+`api-token`, `api_token`, `x-api-key` and `Authorization: Bearer` carry a token, `X-Session-Token` a session's; what an
+identity provider signed stands in `Authorization` alone. Pages cannot set the headers of a WebSocket, so theirs may
+offer `innkeeper.token.<token>` beside the subprotocol `innkeeper`. Never a query: it would stand in logs and histories.
+Whether it opens anything is the gate's affair.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from innkeeper.core.tokens import SESSION_TEXT, TEXT
+from innkeeper.core.tokens import JWT, MAX_JWT, SESSION_TEXT, TEXT
 
 SUBPROTOCOL = "innkeeper"
 _IN_SUBPROTOCOL = "innkeeper.token."
@@ -43,7 +44,12 @@ def _of_header(name: bytes, value: bytes) -> Presented | None:
     if text in _NOTHING:
         return None
     form = SESSION_TEXT if name == _SESSION else TEXT
-    return Presented(text, bool(form.fullmatch(text)))
+    return Presented(text, bool(form.fullmatch(text)) or (name == _AUTHORIZATION and _is_signed(text)))
+
+
+def _is_signed(text: str) -> bool:
+    """Whether it looks like a token that an identity provider signed."""
+    return len(text) <= MAX_JWT and JWT.fullmatch(text) is not None
 
 
 def presented_in_subprotocols(scope: Any) -> frozenset[Presented]:
@@ -53,7 +59,7 @@ def presented_in_subprotocols(scope: Any) -> frozenset[Presented]:
     offered = scope.get("subprotocols") or ()
     texts = [one.removeprefix(_IN_SUBPROTOCOL) for one in offered if one.startswith(_IN_SUBPROTOCOL)]
     return frozenset(
-        Presented(text, TEXT.fullmatch(text) is not None or SESSION_TEXT.fullmatch(text) is not None)
+        Presented(text, bool(TEXT.fullmatch(text) or SESSION_TEXT.fullmatch(text)) or _is_signed(text))
         for text in texts
         if text not in _NOTHING
     )

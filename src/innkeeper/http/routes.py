@@ -22,10 +22,13 @@ from starlette.types import Message, Receive, Scope, Send
 
 from innkeeper.core.context import set_request_id
 from innkeeper.core.errors import MethodNotAllowed, PayloadTooLarge, Unparsable, UnsupportedMediaType
+from innkeeper.http.allowances import allowance_headers
 from innkeeper.http.bodies import check, parse_json, read_body, replayed
-from innkeeper.http.deps import MAX_CHAT_JSON, MAX_JSON, House, house_of
+from innkeeper.http.bounds import timed
+from innkeeper.http.deps import House, house_of
 from innkeeper.http.gates import PERMISSIONS, PUBLIC, Pending
 from innkeeper.http.problems import ErrorBody, answer, invalid, problems
+from innkeeper.http.refusals import told
 
 Handler = Callable[..., Awaitable[Any]]
 _REQUEST_ID_MAX = 128
@@ -52,17 +55,18 @@ def request_id_of(scope: Scope) -> str:
 
 
 def stamped(scope: Scope, send: Send) -> Send:
-    """`send` that adds `X-Request-ID` and `X-Response-Time` to the response's head."""
+    """`send` that adds `X-Request-ID`, `X-Response-Time` and what is left of a rate to the response's head."""
     began = time.perf_counter()
     request_id = request_id_of(scope).encode()
 
     async def stamp(message: Message) -> None:
-        if message["type"] == "http.response.start":
+        if message["type"].endswith("http.response.start"):  # also of a WebSocket that is refused
             scope["innkeeper.has_begun"] = True
             scope["innkeeper.status"] = message["status"]
             took = f"{(time.perf_counter() - began) * 1000:.2f}ms".encode()
             headers = message.setdefault("headers", [])
-            message["headers"] = [*headers, (b"x-request-id", request_id), (b"x-response-time", took)]
+            ours = [(b"x-request-id", request_id), (b"x-response-time", took)]
+            message["headers"] = [*headers, *ours, *allowance_headers(scope)]
         await send(message)
 
     return stamp
@@ -87,8 +91,9 @@ class SurfaceRoute(APIRoute):
         return self._fast_model is not None
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        house = house_of(Request(scope))
+        receive, send = timed(house.bounds, scope, receive, send)
         request = Request(scope, receive, send)
-        house = house_of(request)
         send = stamped(scope, send)
         set_request_id(scope["innkeeper.request_id"])
         began = time.perf_counter()
@@ -98,9 +103,10 @@ class SurfaceRoute(APIRoute):
             if self.methods and scope["method"] not in self.methods:
                 raise MethodNotAllowed(scope.get("innkeeper.methods") or self.methods)
             if self._fast_model is None:
-                await self._solve(scope, receive, send)
+                await self._solve(scope, receive, send, house)
             else:
-                request._body = await read_body(scope, receive, MAX_CHAT_JSON)  # for hooks, which may read it too
+                # It is kept for hooks, which may read it too.
+                request._body = await read_body(scope, receive, house.bounds.chat_body_bytes)
                 body = check(self._fast_model, parse_json(request._body))
                 response = await self.endpoint(body, request)
                 await response(scope, receive, send)
@@ -109,7 +115,7 @@ class SurfaceRoute(APIRoute):
         except Exception as error:
             if scope.get("innkeeper.has_begun"):
                 raise
-            response = self._problem(error, scope, house)
+            response = self._problem(await told(error, self.permission, scope, self.path, house), scope, house)
             if (turn := scope.get("innkeeper.turn")) is not None:
                 turn.response = response
                 if turn.started is not None:
@@ -121,10 +127,10 @@ class SurfaceRoute(APIRoute):
             if (turn := scope.pop("innkeeper.turn", None)) is not None:
                 await turn.finish()
 
-    async def _solve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _solve(self, scope: Scope, receive: Receive, send: Send, house: House) -> None:
         """FastAPI's own way to the endpoint, with its exceptions let through to us."""
         if self.body_field is not None:
-            body = scope["innkeeper.body"] = await read_body(scope, receive, MAX_JSON)
+            body = scope["innkeeper.body"] = await read_body(scope, receive, house.bounds.body_bytes)
             parse_json(body)
             receive = replayed(body, receive)
         scope["starlette.exception_handlers"] = ({}, {})

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from innkeeper.core.errors import Forbidden, Invalid, RunNotFound, StorageUnavailable, Unauthorized
 from innkeeper.core.runs import RunStatus
-from innkeeper.http.deps import MAX_CURSOR, CallerDep, Limit, ServicesDep
+from innkeeper.http.deps import MAX_CURSOR, CallerDep, HouseDep, Limit, ServicesDep
 from innkeeper.http.frames import DONE, SseEncoder, error_frame, farewell_frame, marker
 from innkeeper.http.problems import facts, problem_of, problems
 from innkeeper.http.routes import needs, surface
@@ -37,11 +37,11 @@ async def list_runs(
     limit: Limit = 50,
     after: Annotated[str | None, Query(description="The id of the last run of the page before.")] = None,
 ) -> RunList:
-    """Your runs, newest first."""
+    """Your runs, newest first; everybody's, for an admin."""
     page, has_more = await services.runs.page(
         caller, limit=limit, after=after, session_id=session_id, agent_name=agent_name, status=status
     )
-    return RunList(runs=[RunView.of(run) for run in page], has_more=has_more)
+    return RunList(runs=[RunView.of(run, caller) for run in page], has_more=has_more)
 
 
 @router.get("/{run_id}", responses=_READS, openapi_extra=needs("runs:read"))
@@ -54,7 +54,7 @@ async def get_run(
     """A run; with `wait`, once it has ended or the time is over."""
     if wait:
         await services.runs.wait(caller, run_id, wait)
-    return RunView.of(await services.runs.get(caller, run_id))
+    return RunView.of(await services.runs.get(caller, run_id), caller)
 
 
 @router.get(
@@ -67,6 +67,7 @@ async def follow_run(
     run_id: str,
     caller: CallerDep,
     services: ServicesDep,
+    house: HouseDep,
     after: Annotated[int | None, Query(ge=0, le=MAX_CURSOR, description="Begin after this `seq`.")] = None,
     last_event_id: Annotated[int | None, Header(ge=0, le=MAX_CURSOR)] = None,
 ) -> Response:
@@ -78,6 +79,7 @@ async def follow_run(
         on_trouble=lambda error: error_frame(facts(problem_of(type(error)), str(error))) + DONE,
         at_end=marker,
         farewell=partial(farewell_frame, run_id),
+        vigil=partial(house.vigils.over, request.scope, caller),
         headers={"x-run-id": run_id},
     )
 
@@ -85,4 +87,4 @@ async def follow_run(
 @router.post("/{run_id}/cancel", status_code=202, responses=_READS, openapi_extra=needs("runs:write"))
 async def cancel_run(run_id: str, caller: CallerDep, services: ServicesDep) -> RunView:
     """Ask a run to end; its code is cancelled and what it has said is kept. A run that has ended stays as it is."""
-    return RunView.of(await services.runs.cancel(caller, run_id))
+    return RunView.of(await services.runs.cancel(caller, run_id), caller)

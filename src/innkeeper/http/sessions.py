@@ -26,7 +26,7 @@ from innkeeper.http.messages import ChatMessage, message
 from innkeeper.http.problems import problems
 from innkeeper.http.requests import Named, addressable, printable
 from innkeeper.http.routes import needs, surface
-from innkeeper.http.views import MessageView, SessionView, SessionWithMessages
+from innkeeper.http.views import MessageView, SessionView, SessionWithMessages, is_absent
 
 router = surface(prefix="/sessions", tags=["Sessions"])
 
@@ -63,6 +63,8 @@ class UpdateSessionRequest(BaseModel):
 class AppendMessagesRequest(BaseModel):
     """One message, or several as `messages`."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"role": "user", "content": "Hello!"}]})
+
     messages: list[ChatMessage] | None = Field(default=None, min_length=1, max_length=1000)
     role: str | None = None
     content: str | list[dict[str, Any]] | None = None
@@ -77,8 +79,11 @@ class AppendMessagesRequest(BaseModel):
 
 
 class SessionList(BaseModel):
+    """Newest first. Where there are more, `next` is the `after` that leads on, whatever ids the sessions have."""
+
     sessions: list[SessionView]
     has_more: bool
+    next: str | None = Field(default=None, exclude_if=is_absent)
 
 
 class MessageList(BaseModel):
@@ -118,7 +123,7 @@ async def create_session(
     )
     if is_repeated:
         response.headers[REPLAYED] = "true"
-    return SessionWithMessages.holding(session, [])
+    return SessionWithMessages.holding(session, [], caller)
 
 
 @router.get("", responses=_READS, openapi_extra=needs("sessions:read"))
@@ -126,16 +131,19 @@ async def list_sessions(
     caller: CallerDep,
     services: ServicesDep,
     limit: Limit = 50,
-    after: Annotated[str | None, Query(description="The id of the last session of the page before.")] = None,
+    after: Annotated[
+        str | None, Query(description="The `next` of the page before, or the id of its last session.")
+    ] = None,
     user_id: str | None = None,
     agent_name: str | None = None,
     archived: bool | None = None,
 ) -> SessionList:
-    """Your sessions, newest first."""
+    """Your sessions, newest first; everybody's, for an admin."""
     page, has_more = await services.sessions.page(
         caller, limit=limit, after=after, user_id=user_id, agent_name=agent_name, archived=archived
     )
-    return SessionList(sessions=[SessionView.of(session) for session in page], has_more=has_more)
+    shown = [SessionView.of(session, caller) for session in page]
+    return SessionList(sessions=shown, has_more=has_more, next=page[-1].key if has_more else None)
 
 
 @router.get("/{session_id}", responses=_READS, openapi_extra=needs("sessions:read"))
@@ -144,7 +152,7 @@ async def get_session(
 ) -> SessionWithMessages:
     """A session with all of its messages, or with the last `limit`."""
     session, messages = await services.sessions.messages(caller, session_id, user_id=user_id, limit=limit)
-    return SessionWithMessages.holding(session, messages)
+    return SessionWithMessages.holding(session, messages, caller)
 
 
 @router.patch("/{session_id}", responses=_WRITES, openapi_extra=needs("sessions:write"))
@@ -166,7 +174,7 @@ async def update_session(
         metadata=body.metadata,
         archived=body.archived,
     )
-    return SessionView.of(session)
+    return SessionView.of(session, caller)
 
 
 async def delete(services: Services, session: Session) -> None:

@@ -20,18 +20,24 @@ from starlette.exceptions import HTTPException
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from innkeeper.core.errors import (
+    AddressTooLong,
     Forbidden,
     ForeignHost,
+    HeadersTooLarge,
     InnkeeperError,
     Invalid,
+    RateLimited,
     StorageUnavailable,
     TooBusy,
     Unauthorized,
+    Unparsable,
 )
 from innkeeper.core.identity import Caller
 from innkeeper.http.bodies import check, parse_json
 from innkeeper.http.chat import stream_router
+from innkeeper.http.denials import deny
 from innkeeper.http.deps import House, Services, house_of
+from innkeeper.http.environments import context_for
 from innkeeper.http.frames import error_payload, farewell_payload
 from innkeeper.http.gates import admit_socket
 from innkeeper.http.presenting import accepted_subprotocol
@@ -55,6 +61,10 @@ async def chat_socket(websocket: WebSocket) -> None:
     house = house_of(websocket)
     try:
         caller = await admit_socket(house.gate, websocket.scope, PERMISSION)
+    except (RateLimited, AddressTooLong, HeadersTooLarge, Unparsable) as error:
+        await websocket.receive()  # the handshake, which is answered as a request
+        await deny(error, house, websocket.scope, websocket._receive, websocket._send)
+        return
     except (ForeignHost, Forbidden, Unauthorized, StorageUnavailable) as error:
         await websocket.close(_close_code(error), error.message[:120])
         return
@@ -143,6 +153,8 @@ class Conversation:
                     await self._act(frame)
                 elif len(self._inbox) >= MAX_WAITING:
                     await self._send_error(TooBusy(f"{MAX_WAITING} turns wait on this connection already."))
+                elif sum(map(len, self._inbox)) + len(text) > MAX_MESSAGE:
+                    await self._send_error(TooBusy("The turns that wait on this connection are too large in all."))
                 else:
                     self._inbox.append(text)
                     self._arrived.set()
@@ -165,7 +177,7 @@ class Conversation:
                 raise Invalid("A turn on a WebSocket cannot be in the background.", param="background")
             await self._know_again()
             services = await self._house.ready()
-            turn = Turn(self._house, services, self._websocket, self._house.new_context(self._websocket))
+            turn = Turn(self._house, services, self._websocket, context_for(self._house, self._websocket))
             start = replace(body.start("/ws/chat", stream=True), parent=parent_of(self._websocket))
             started = await turn.start(self._caller, start)
             if started.injection_id is not None:
@@ -229,7 +241,12 @@ class Conversation:
         names_none = body.run_id is None and body.session_id is None and body.agent_name is None
         run_id = self._run_id if names_none else body.run_id
         injection, _ = await self._services.injections.accept(
-            self._caller, body.message, agent_name=body.agent_name, session_id=body.session_id, run_id=run_id
+            self._caller,
+            body.message,
+            agent_name=body.agent_name,
+            session_id=body.session_id,
+            run_id=run_id,
+            user_id=body.user_id,
         )
         await self._send_injected(injection.id, injection.first_run_id)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -18,12 +19,15 @@ from starlette.types import Message, Receive, Scope, Send
 
 from innkeeper.core.changes import Segment
 from innkeeper.core.context import RunContext, reset_context, set_context
-from innkeeper.core.errors import StorageUnavailable
+from innkeeper.core.errors import InnkeeperError, StorageUnavailable
 from innkeeper.core.identity import Caller
 from innkeeper.core.runs import StartRun
 from innkeeper.http.claims import claim_of
 from innkeeper.http.deps import House, Services, house_of
+from innkeeper.http.environments import context_for
+from innkeeper.http.initializing import asks_for_initialization, initialize_for
 from innkeeper.http.traceparents import parent_of
+from innkeeper.http.vigils import OnEnd
 from innkeeper.services.readings import ReaderGone, RunReading
 from innkeeper.services.runs import Started
 from innkeeper.services.tails import Ending, Tail
@@ -33,6 +37,7 @@ _logger = logging.getLogger(__name__)
 _DISCONNECT_CHECK_SECONDS = 0.05
 _OPENING_SECONDS = 0.02
 """How long a stream's first frame waits for company; an agent that answers at once then costs one send less."""
+_AT_ONCE = 64 * 1024
 
 
 class Turn:
@@ -150,7 +155,11 @@ async def open_turn(request: HTTPConnection, caller: Caller, start: StartRun) ->
     parent = parent_of(request)
     if claim is not None or parent is not None:
         start = replace(start, claim=claim, parent=parent)
-    turn = request.scope["innkeeper.turn"] = Turn(house, await house.ready(), request, house.new_context(request))
+    context = context_for(house, request, in_background=start.background)
+    services = await house.ready()
+    if asks_for_initialization(request):
+        await initialize_for(house, services, caller, start.agent_name)
+    turn = request.scope["innkeeper.turn"] = Turn(house, services, request, context)
     await turn.start(caller, start)
     return turn
 
@@ -212,7 +221,8 @@ class Stream(Response):
     """A stream of a run's log, encoded by one surface. Frames that are ready together leave in one send.
 
     `original_response` is what the agent returned, where it returned a stream of its own. `at_end` is asked for
-    what must follow the log, and `farewell`, with the cursor, for what tells a reader that this process leaves.
+    what must follow the log, and `farewell`, with the cursor, for what tells a reader that this process leaves. `vigil`
+    is kept while the log is sent, and may end that.
     """
 
     media_type = "text/event-stream"
@@ -226,8 +236,10 @@ class Stream(Response):
         at_end: Callable[[], bytes] = bytes,
         farewell: Callable[[int], bytes] | None = None,
         turn: Turn | None = None,
+        vigil: Callable[[OnEnd], AbstractContextManager[None]] = lambda on_end: nullcontext(),
         headers: dict[str, str] | None = None,
     ) -> None:
+        self._vigil = vigil
         self.status_code = 200
         self.background = None
         self._reading = reading
@@ -252,13 +264,20 @@ class Stream(Response):
         house.meter.stream_opened("sse")
         try:
             start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-            await self._send_log(start, send, house.heartbeat_seconds)
+            with self._vigil(self._dismiss):
+                await self._send_log(start, send, house.heartbeat_seconds)
             if not watch.is_gone and not self._is_complete:
                 await send({"type": "http.response.body", "body": self._last_words(), "more_body": False})
         finally:
             house.meter.stream_closed("sse")
             watch.cancel()
             self._reading.close()
+
+    def _dismiss(self, error: InnkeeperError) -> None:
+        """The reader may read no further."""
+        last_words, self._farewell = self._on_trouble(error), None
+        self._at_end = lambda: last_words
+        self._reading.close()
 
     def _last_words(self) -> bytes:
         if self._farewell is not None and self._reading.is_sent_away:
@@ -281,13 +300,32 @@ class Stream(Response):
             await self._send_trouble(error, start, send, opening)
 
     async def _send_batch(self, batch: list[Segment], send: Callable[[Any], Awaitable[None]]) -> None:
-        """What came next, or a sign of life; what is known to be the last takes the end of the response along."""
-        data = self._encode(batch) if batch else b": keep-alive\n\n"
+        """What came next, or a sign of life; what is known to be the last takes the end of the response along.
+
+        Who does not read shall not have much waiting: a large batch is let go of as it is sent.
+        """
+        if sum(len(segment.data) for segment in batch) <= _AT_ONCE:
+            data = self._encode(batch) if batch else b": keep-alive\n\n"
+        else:
+            data = await self._send_large(batch, send)
         if self._reading.is_complete:
             self._is_complete = True
             data += self._last_words()
         if data or self._is_complete:
             await send({"type": "http.response.body", "body": data, "more_body": not self._is_complete})
+
+    async def _send_large(self, batch: list[Segment], send: Callable[[Any], Awaitable[None]]) -> bytes:
+        """Send a batch in pieces, but for the last one, and empty it."""
+        data = b""
+        batch.reverse()
+        while batch:
+            data += self._encode([batch.pop()])
+            place = 0
+            while len(data) - place > _AT_ONCE:
+                await send({"type": "http.response.body", "body": data[place : place + _AT_ONCE], "more_body": True})
+                place += _AT_ONCE
+            data = data[place:]
+        return data
 
     async def _send_trouble(
         self, error: StorageUnavailable, start: Message, send: Callable[[Any], Awaitable[None]], opening: list[Segment]

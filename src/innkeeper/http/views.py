@@ -5,13 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from innkeeper.core.events import shown_usage
+from innkeeper.core.identity import Caller, Owner
 from innkeeper.core.runs import Run
 from innkeeper.core.sessions import Session, StoredMessage
 from innkeeper.core.times import isoformat
 from innkeeper.services.agents import ServedAgent
+
+
+def is_absent(value: object) -> bool:
+    return value is None
+
+
+class TenantView(BaseModel):
+    """Whose it is: told to those who see everybody's, to tell rows apart."""
+
+    organization: str | None = Field(default=None, exclude_if=is_absent, description="Told to admins.")
+    owner: str | None = Field(default=None, exclude_if=is_absent, description="Whose it is; told to admins.")
+
+
+def tenant(owner: Owner, caller: Caller | None) -> dict[str, str]:
+    """The fields of `TenantView`, if the caller is told them."""
+    if caller is None or not caller.sees_all:
+        return {}
+    return {"organization": owner.organization, "owner": owner.user}
 
 
 class UsageView(BaseModel):
@@ -65,7 +84,7 @@ class MessageView(BaseModel):
         return cls(**shown, position=stored.position, run_id=stored.run_id, created_at=isoformat(stored.created_at))
 
 
-class SessionView(BaseModel):
+class SessionView(TenantView):
     """A session, without its messages."""
 
     id: str
@@ -78,10 +97,11 @@ class SessionView(BaseModel):
     created_at: str
     updated_at: str
     last_message_at: str | None
+    key: str | None = Field(default=None, exclude_if=is_absent, description="An id that no other has; for admins.")
 
     @classmethod
-    def of(cls, session: Session) -> SessionView:
-        return cls(**_session_cells(session))
+    def of(cls, session: Session, caller: Caller | None = None) -> SessionView:
+        return cls(**_session_cells(session, caller))
 
 
 class SessionWithMessages(SessionView):
@@ -90,13 +110,22 @@ class SessionWithMessages(SessionView):
     messages: list[MessageView]
 
     @classmethod
-    def holding(cls, session: Session, messages: Sequence[StoredMessage]) -> SessionWithMessages:
-        return cls(**_session_cells(session), messages=[MessageView.of(message) for message in messages])
+    def holding(
+        cls, session: Session, messages: Sequence[StoredMessage], caller: Caller | None = None
+    ) -> SessionWithMessages:
+        return cls(**_session_cells(session, caller), messages=[MessageView.of(message) for message in messages])
 
 
-def _session_cells(session: Session) -> dict[str, Any]:
+def keyed(session: Session, caller: Caller | None) -> dict[str, str]:
+    """As `tenant`; sessions of one id are told apart by their keys."""
+    told = tenant(session.owner, caller)
+    return {**told, "key": session.key} if told else told
+
+
+def _session_cells(session: Session, caller: Caller | None) -> dict[str, Any]:
     last = session.last_message_at
     return {
+        **keyed(session, caller),
         "id": session.id,
         "agent_name": session.agent_name,
         "user_id": session.user_id,
@@ -115,12 +144,13 @@ class RunErrorView(BaseModel):
     message: str
 
 
-class RunView(BaseModel):
+class RunView(TenantView):
     """A run. `input` is what the client sent; `output` is null until there is some."""
 
     id: str
     agent_name: str
     session_id: str
+    user_id: str
     status: str
     input: list[dict[str, Any]]
     output: str | None
@@ -137,12 +167,13 @@ class RunView(BaseModel):
     ended_at: str | None
 
     @classmethod
-    def of(cls, run: Run) -> RunView:
+    def of(cls, run: Run, caller: Caller | None = None) -> RunView:
         usage = shown_usage(run.usage)
         return cls(
             id=run.id,
             agent_name=run.agent_name,
             session_id=run.session_id,
+            user_id=run.user_id,
             status=run.status.value,
             input=[message.as_dict() for message in run.input],
             output=run.output,
@@ -157,4 +188,5 @@ class RunView(BaseModel):
             created_at=isoformat(run.created_at),
             started_at=None if run.started_at is None else isoformat(run.started_at),
             ended_at=None if run.ended_at is None else isoformat(run.ended_at),
+            **tenant(run.owner, caller),
         )

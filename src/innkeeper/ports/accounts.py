@@ -11,7 +11,7 @@ from typing import Protocol
 from innkeeper.core.admins import Admin, PlatformStatistics
 from innkeeper.core.audit import AuditEntry
 from innkeeper.core.chat_logs import ChatLog, ChatLogFilter, ChatStatistics
-from innkeeper.core.credits import Balance, BalanceEntry, UsageRecord
+from innkeeper.core.credits import Balance, BalanceEntry, BookedCredits, ModelTotal, UsageRecord
 from innkeeper.core.identity import Caller, Owner
 from innkeeper.core.times import Instant
 from innkeeper.core.usage import CreditRecord
@@ -34,6 +34,9 @@ class CreditReader(Protocol):
     ) -> tuple[Sequence[BalanceEntry], bool]:
         """The movements of a balance, newest first, those older than the entry `after`; and whether there are more."""
 
+    async def entry(self, organization: str, user: str, entry_id: str) -> BalanceEntry | None:
+        """One movement of a balance."""
+
     async def usage(
         self, owner: Owner | None, *, limit: int, after: str | None = None
     ) -> tuple[Sequence[UsageRecord], bool]:
@@ -43,6 +46,19 @@ class CreditReader(Protocol):
         self, since: Instant, until: Instant, *, limit: int, after: tuple[str, str] = ("", "")
     ) -> Sequence[UsageRecord]:
         """Tokens of runs that were accepted in that time, in the order of (run, model), those beyond `after`."""
+
+    async def totals(
+        self, since: Instant, until: Instant, *, organization: str | None = None, user: str | None = None
+    ) -> Sequence[ModelTotal]:
+        """Tokens by model of runs that were accepted in that time: of all, of an organization, or of one of its users.
+
+        In the order of the models' names.
+        """
+
+    async def records(
+        self, owner: Owner | None, *, limit: int, after: str | None = None
+    ) -> tuple[Sequence[BookedCredits], bool]:
+        """What runs were charged and what their agents tracked, newest first, older than `after`; whether more."""
 
     async def records_of(self, run_id: str) -> Sequence[CreditRecord]:
         """What a run was charged and what its agent tracked, in order."""
@@ -76,6 +92,11 @@ class ChatLogReader(Protocol):
 
     async def uncopied(self, limit: int) -> Sequence[ChatLog]:
         """Rows, with their contents, that have not been copied yet."""
+
+
+class UserReader(Protocol):
+    async def organizations(self, user: str) -> Sequence[str]:
+        """Those in which something is stored of somebody of this name, who asked or on whose behalf others did."""
 
 
 class AdminReader(Protocol):

@@ -10,14 +10,23 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 
-from innkeeper.core.agents import AgentDescription
+from innkeeper.core.agents import AgentDescription, Prompts
 from innkeeper.core.context import RunContext
 from innkeeper.core.events import AgentEvent
 from innkeeper.core.runs import Turn
 
 
+class HasPrompts(Protocol):
+    """What a runtime may have beside: prompts that it was configured with.
+
+    - `prompts()` is cheap and does no I/O. It tells nothing that is made up at each run.
+    """
+
+    def prompts(self) -> Prompts | None: ...
+
+
 class Runtime(Protocol):
-    """One agent, ready to run.
+    """One agent, ready to run. It may have prompts, too (`HasPrompts`), and a `kind`: a word for what hosts it.
 
     - `describe()` is cheap, does no I/O and shows neither instructions nor secrets.
     - `run()` yields text in the order in which the model wrote it; what it yields joined together is the

@@ -20,7 +20,11 @@ class Bus(Protocol):
       "anything may have happened".
     - A topic is at most 200 characters of printable ASCII without spaces and commas.
     - `open` raises SetupError when what it connects to cannot be reached; `close` is idempotent.
+    - `is_connected` says whether what is published now goes out at once, as far as the bus knows.
     """
+
+    @property
+    def is_connected(self) -> bool: ...
 
     async def open(self, receive: Receive) -> None: ...
 

@@ -12,7 +12,7 @@ from typing import Protocol
 from innkeeper.core.changes import Fence, Lineage, Segment
 from innkeeper.core.commands import Command, Hold
 from innkeeper.core.engines import Engine, EngineStatus
-from innkeeper.core.identity import Caller
+from innkeeper.core.identity import Caller, Owner
 from innkeeper.core.injections import Injection
 from innkeeper.core.logs import LogFilter, LogPage
 from innkeeper.core.messages import Message
@@ -87,6 +87,9 @@ class RunReader(Protocol):
 
     async def has_queued(self) -> bool:
         """Whether a run in the background waits to be taken."""
+
+    async def count_queued(self, owner: Owner) -> tuple[int, int]:
+        """How many runs in the background have not begun, and how many of them are this owner's."""
 
     async def of_trace(self, caller: Caller, trace_id: str, limit: int) -> Sequence[Run]:
         """This caller's runs of a trace, the first `limit` in order, without what was said in them."""
@@ -185,8 +188,10 @@ class TokenReader(Protocol):
     async def find(self, token_id: str) -> tuple[Token, str] | None:
         """A token and the digest of its secret, revoked and expired ones too."""
 
-    async def page(self, *, limit: int, after: str | None = None) -> tuple[Sequence[Token], bool]:
-        """All tokens, newest first, those older than the token `after`; and whether there are more."""
+    async def page(
+        self, *, limit: int, after: str | None = None, user: str | None = None, organization: str | None = None
+    ) -> tuple[Sequence[Token], bool]:
+        """Tokens, of that user and that organization, newest first, older than `after`; and whether there are more."""
 
     async def session_of(self, digest: str) -> Session | None:
         """The session that the token with this digest opens."""

@@ -13,7 +13,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from innkeeper.core.agents import AgentDescription, checked_name
+from innkeeper.core.agents import AgentDescription, Prompts, checked_name
 from innkeeper.core.context import RunContext
 from innkeeper.core.errors import Invalid
 from innkeeper.core.events import AgentEvent
@@ -95,6 +95,8 @@ def _tool_name(tool: Any) -> str:
 class DeclaredRuntime:
     """Runs a declared `Agent`."""
 
+    kind = "declared"
+
     def __init__(self, agent: Agent, name: str, settings: RuntimeSettings) -> None:
         self._agent = agent
         self._name = name
@@ -116,6 +118,9 @@ class DeclaredRuntime:
             resumes=True,
             pricing=pricing_of(agent),
         )
+
+    def prompts(self) -> Prompts:
+        return Prompts(self._agent.instructions or None, self._agent.prompts)
 
     async def run(self, turn: Turn, context: RunContext) -> AsyncIterator[AgentEvent]:
         runtime = self._runtime

@@ -27,6 +27,8 @@ class FunctionRuntime:
     Raises: SetupError if the function requires a parameter that the server cannot give.
     """
 
+    kind = "function"
+
     def __init__(self, function: Callable[..., Any], name: str, settings: RuntimeSettings) -> None:
         if not callable(function):
             raise SetupError(f"The agent {name!r} is not callable: {function!r:.80}.", param="agent")

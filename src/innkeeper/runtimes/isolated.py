@@ -16,7 +16,7 @@ import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from innkeeper.core.agents import AgentDescription
+from innkeeper.core.agents import AgentDescription, Prompts
 from innkeeper.core.context import RunContext, RunLine
 from innkeeper.core.errors import AgentFailed
 from innkeeper.core.events import AgentEvent
@@ -47,6 +47,14 @@ class IsolatedRuntime:
 
     def describe(self) -> AgentDescription:
         return self._runtime.describe()
+
+    @property
+    def kind(self) -> str | None:
+        return getattr(self._runtime, "kind", None)
+
+    def prompts(self) -> Prompts | None:
+        told = getattr(self._runtime, "prompts", None)
+        return told() if callable(told) else None
 
     async def run(self, turn: Turn, context: RunContext) -> AsyncGenerator[AgentEvent | str, None]:
         channel: Channel[AgentEvent | str] = Channel()
@@ -244,6 +252,9 @@ class _BridgedLine:
 
     async def receive(self) -> Sequence[InjectedMessage]:
         return await self._asked(self._line.receive)
+
+    def tracked(self) -> None:
+        self._line.tracked()
 
     async def saved(self) -> None:
         await self._asked(self._line.saved)

@@ -7,11 +7,15 @@ its event loop lives, because HTTP connections belong to a loop. `test` is the s
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from innkeeper.core.context import RunContext
 from innkeeper.core.errors import AgentFailed
 from innkeeper.runtimes.loops import LoopBound
 from innkeeper.runtimes.settings import RuntimeSettings
@@ -36,6 +40,7 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
     "voyageai": ("VOYAGE_API_KEY",),
 }
 _BASE_URLS: Mapping[str, tuple[str, ...]] = {"cohere": ("CO_BASE_URL",), "heroku": ("HEROKU_INFERENCE_URL",)}
+OPENAI_VARIABLES = frozenset({"OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORGANIZATION", "OPENAI_ORG_ID"})
 _SHARED: Mapping[str, tuple[str, ...]] = {
     "azure_endpoint": ("AZURE_OPENAI_ENDPOINT",),
     "api_version": ("OPENAI_API_VERSION",),
@@ -57,6 +62,22 @@ class Models:
         if name.startswith("local:"):
             return await self._local(name)
         return await self._built.get(name, partial(build, name, self._settings.environment))
+
+    @asynccontextmanager
+    async def lent(self, name: str, context: RunContext) -> AsyncIterator[Model]:
+        """The model for one run: one of its own, closed at its end, where the run has keys of its own for it.
+
+        Raises: AgentFailed.
+        """
+        own = own_environment(context, self._settings.environment, variables_of(name.partition(":")[0]))
+        if own is None:
+            yield await self.get(name)
+            return
+        model = await asyncio.to_thread(build, name, own)
+        try:
+            yield model
+        finally:
+            await _close(model)
 
     async def close(self) -> None:
         """Close the connections of the running loop's models."""
@@ -124,6 +145,26 @@ def openai_client(environment: Mapping[str, str]) -> AsyncOpenAI:
         raise AgentFailed("OPENAI_API_KEY is not set: put it into the environment or .env.")
     organization = environment.get("OPENAI_ORGANIZATION") or environment.get("OPENAI_ORG_ID")
     return AsyncOpenAI(api_key=key, base_url=base_url or OPENAI_URL, organization=organization)
+
+
+def own_environment(
+    context: RunContext, environment: Mapping[str, str], variables: Collection[str]
+) -> Mapping[str, str] | None:
+    """The environment with what the run has changed in it; `None` where it has changed none of these variables."""
+    changes = context.environment.changes
+    if changes.keys().isdisjoint(variables):
+        return None
+    merged = {**environment, **changes}
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+def variables_of(provider: str) -> frozenset[str]:
+    """The variables from which a provider's client is made."""
+    if provider in ("openai", "openai-chat", "openai-responses"):
+        return OPENAI_VARIABLES
+    prefix = provider.upper().replace("-", "_")
+    keys = _KEYS.get(provider, (f"{prefix}_API_KEY",))
+    return frozenset((*keys, *_BASE_URLS.get(provider, (f"{prefix}_BASE_URL",)), *chain(*_SHARED.values())))
 
 
 def _local_chat(model: str, base_url: str, api_key: str, headers: Mapping[str, str]) -> Model:

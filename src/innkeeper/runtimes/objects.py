@@ -26,6 +26,8 @@ class ObjectRuntime:
     Raises: SetupError if it can neither `run` nor `run_streamed`, or one requires what cannot be given.
     """
 
+    kind = "object"
+
     def __init__(self, agent: object, name: str, settings: RuntimeSettings) -> None:
         run, run_streamed = _method(agent, "run"), _method(agent, "run_streamed")
         plain = run or run_streamed

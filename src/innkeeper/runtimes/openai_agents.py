@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -33,7 +33,7 @@ from agents.run_config import ToolErrorFormatterArgs
 from openai.types.responses import ResponseFunctionToolCall
 from pydantic_core import to_json, to_jsonable_python
 
-from innkeeper.core.agents import AgentDescription
+from innkeeper.core.agents import AgentDescription, Prompts
 from innkeeper.core.context import RunContext
 from innkeeper.core.errors import AgentFailed
 from innkeeper.core.events import (
@@ -66,6 +66,8 @@ _REASONING = ("response.reasoning_text.delta", "response.reasoning_summary_text.
 class OpenAIAgentsRuntime:
     """Runs an `agents.Agent`. `max_turns` bounds the model calls of one run."""
 
+    kind = "openai-agents"
+
     def __init__(self, agent: Agent[Any], name: str, settings: RuntimeSettings, *, max_turns: int = 10) -> None:
         self._agent = agent
         self._name = name
@@ -89,6 +91,10 @@ class OpenAIAgentsRuntime:
             pricing=pricing_of(self._agent),
         )
 
+    def prompts(self) -> Prompts:
+        told = self._agent.instructions
+        return Prompts(told if isinstance(told, str) else None)
+
     def run(self, turn: Turn, context: RunContext) -> AsyncIterator[AgentEvent]:
         return relayed(partial(self._produce, turn, context), context)
 
@@ -97,7 +103,10 @@ class OpenAIAgentsRuntime:
         await self._clients.close()
 
     async def _produce(self, turn: Turn, context: RunContext, emit: Emit) -> None:
-        provider = await self._provider(turn.parameters.model)
+        async with self._provider(turn.parameters.model, context) as provider:
+            await self._perform(turn, context, emit, provider)
+
+    async def _perform(self, turn: Turn, context: RunContext, emit: Emit, provider: Provider | None) -> None:
         rest = remainder_of(turn, frozenset(repeatable(self._agent)))
         if rest.steps >= self._max_turns:
             raise AgentFailed(self._out_of_steps)
@@ -169,14 +178,18 @@ class OpenAIAgentsRuntime:
     def _out_of_steps(self) -> str:
         return f"The agent used all of its {self._max_turns} steps without coming to an end."
 
-    async def _provider(self, wanted: str | None) -> Provider | None:
-        try:
-            client = await self._clients.get()
-        except AgentFailed:
-            if isinstance(self._agent.model, Model) and wanted is None:
-                return None  # the agent brings a model with a client of its own
-            raise
-        return Provider(client, self._settings.environment)
+    @asynccontextmanager
+    async def _provider(self, wanted: str | None, context: RunContext) -> AsyncIterator[Provider | None]:
+        async with AsyncExitStack() as stack:
+            provider = None
+            try:
+                client = await stack.enter_async_context(self._clients.lent(context))
+                provider = Provider(client, self._settings.environment)
+            except AgentFailed:
+                if not isinstance(self._agent.model, Model) or wanted is not None:
+                    raise
+                # else the agent brings a model with a client of its own
+            yield provider
 
 
 async def _stop(result: RunResultStreaming) -> None:

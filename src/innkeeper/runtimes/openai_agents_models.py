@@ -6,8 +6,9 @@ Clients are kept for one event loop each, because connections belong to a loop. 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -16,9 +17,10 @@ from agents.models.default_models import get_default_model
 from openai import AsyncOpenAI
 from openai.types.responses import ResponseCompletedEvent, ResponseIncompleteEvent
 
+from innkeeper.core.context import RunContext
 from innkeeper.core.events import FinishReason
 from innkeeper.runtimes.loops import LoopBound
-from innkeeper.runtimes.models import openai_client, uses_chat_completions
+from innkeeper.runtimes.models import OPENAI_VARIABLES, openai_client, own_environment, uses_chat_completions
 from innkeeper.runtimes.settings import RuntimeSettings
 
 _REASONS: Mapping[str, FinishReason] = {
@@ -44,6 +46,22 @@ class Clients:
         Raises: AgentFailed if `OPENAI_API_KEY` is needed and not set.
         """
         return await self._clients.get("openai", partial(openai_client, self._settings.environment))
+
+    @asynccontextmanager
+    async def lent(self, context: RunContext) -> AsyncIterator[AsyncOpenAI]:
+        """The client for one run: one of its own, closed at its end, where the run has a key of its own.
+
+        Raises: AgentFailed.
+        """
+        own = own_environment(context, self._settings.environment, OPENAI_VARIABLES)
+        if own is None:
+            yield await self.get()
+            return
+        client = await asyncio.to_thread(openai_client, own)
+        try:
+            yield client
+        finally:
+            await client.close()
 
     async def close(self) -> None:
         """Close the running loop's client."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
@@ -40,7 +41,7 @@ from pydantic_ai.toolsets import FunctionToolset
 from pydantic_ai.usage import RunUsage, UsageLimits
 from pydantic_core import to_json, to_jsonable_python
 
-from innkeeper.core.agents import AgentDescription
+from innkeeper.core.agents import AgentDescription, Prompts
 from innkeeper.core.context import RunContext, SessionTool
 from innkeeper.core.errors import AgentFailed
 from innkeeper.core.events import (
@@ -74,6 +75,8 @@ pydantic_ai.BANNER_ENABLED = False  # the terminal of a server is not the librar
 class PydanticAIRuntime:
     """Runs a `pydantic_ai.Agent`. `max_steps` bounds its model calls; `None` leaves that to Pydantic AI."""
 
+    kind = "pydantic-ai"
+
     def __init__(
         self,
         agent: AbstractAgent[Any, Any],
@@ -106,6 +109,12 @@ class PydanticAIRuntime:
             pricing=pricing_of(self._agent),
         )
 
+    def prompts(self) -> Prompts:
+        # Pydantic AI shows them nowhere else. A function among them is asked at each run, and not shown.
+        told = [getattr(one, "instruction", one) for one in getattr(self._agent, "_instructions", None) or ()]
+        texts = [one for one in (*getattr(self._agent, "_system_prompts", ()), *told) if isinstance(one, str)]
+        return Prompts("\n\n".join(texts) or None)
+
     def run(self, turn: Turn, context: RunContext) -> AsyncIterator[AgentEvent]:
         return relayed(partial(self._produce, turn, context), context)
 
@@ -123,36 +132,44 @@ class PydanticAIRuntime:
             await emit(event)
         with Agent.using_thread_executor(self._threads):
             try:
-                async with self._agent.iter(
-                    said.prompt,
-                    output_type=[*self._outputs, DeferredToolRequests] if tools else None,
-                    message_history=said.history,
-                    model=await self._model(rest.parameters.model),
-                    instructions=list(said.instructions) or None,
-                    deps=context if self._agent.deps_type is RunContext else None,
-                    model_settings=model_settings(rest.parameters, self._settings),
-                    usage=RunUsage(requests=rest.steps),
-                    usage_limits=None if self._max_steps is None else UsageLimits(request_limit=None),
-                    infer_name=False,
-                    toolsets=client_toolset(tools),
-                    capabilities=[
-                        ReinjectSystemPrompt(),
-                        wishes(rest.parameters, tools),
-                        ToolSteering(steering),
-                        SessionTools(self._beside_outputs(context), self._name),
-                    ],
-                ) as run:
+                async with (
+                    self._model(rest.parameters.model, context) as model,
+                    self._agent.iter(
+                        said.prompt,
+                        output_type=[*self._outputs, DeferredToolRequests] if tools else None,
+                        message_history=said.history,
+                        model=model,
+                        instructions=list(said.instructions) or None,
+                        deps=context if self._agent.deps_type is RunContext else None,
+                        model_settings=model_settings(rest.parameters, self._settings),
+                        usage=RunUsage(requests=rest.steps),
+                        usage_limits=None if self._max_steps is None else UsageLimits(request_limit=None),
+                        infer_name=False,
+                        toolsets=client_toolset(tools),
+                        capabilities=[
+                            ReinjectSystemPrompt(),
+                            wishes(rest.parameters, tools),
+                            ToolSteering(steering),
+                            SessionTools(self._beside_outputs(context), self._name),
+                        ],
+                    ) as run,
+                ):
                     await narrator.tell(run)
             except OutputTokenLimitExceeded:
                 await emit(FinishNoted("length"))
             except ContentFilterError:
                 await emit(FinishNoted("content_filter"))
 
-    async def _model(self, wanted: str | None) -> Model | None:
+    @asynccontextmanager
+    async def _model(self, wanted: str | None, context: RunContext) -> AsyncIterator[Model | None]:
         model = wanted or self._agent.model
         if model is None:
             raise AgentFailed(f"The agent {self._name!r} has no model.")
-        return await self._models.get(model) if isinstance(model, str) else None
+        if not isinstance(model, str):
+            yield None
+            return
+        async with self._models.lent(model, context) as lent:
+            yield lent
 
     def _client_tools(self, turn: Turn) -> list[ToolDefinition]:
         if self._validates_output:

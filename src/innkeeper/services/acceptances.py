@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from innkeeper.core.changes import AcceptRun, Fence, Outcome, Segment
+from innkeeper.core.credits import Terms
 from innkeeper.core.errors import StorageUnavailable
 from innkeeper.core.events import RunStarted, payload
 from innkeeper.core.identity import Caller
@@ -19,6 +20,7 @@ from innkeeper.ports.journal import Journal
 from innkeeper.ports.readers import RunReader
 from innkeeper.services.abilities import check_abilities
 from innkeeper.services.agents import AgentRegistry, ServedAgent
+from innkeeper.services.credits import Credits
 from innkeeper.services.identities import end_user
 from innkeeper.services.settlements import Settlements
 from innkeeper.services.timings import Timings
@@ -47,6 +49,7 @@ class Acceptances:
         agents: AgentRegistry,
         settlements: Settlements,
         webhooks: Webhooks,
+        credits: Credits,
         now: Callable[[], int],
         new_id: Callable[[], str],
         worker: str,
@@ -58,6 +61,7 @@ class Acceptances:
         self._agents = agents
         self._settlements = settlements
         self._webhooks = webhooks
+        self._credits = credits
         self._now = now
         self._new_id = new_id
         self._worker = worker
@@ -86,15 +90,18 @@ class Acceptances:
         """Check a request and store its run.
 
         Raises: NoAgents, AgentNotFound, NoDefaultAgent; Forbidden for an end user who is not the caller's;
-        Unsupported; RunConflict or TooBusy where the session is busy; IdempotencyMismatch; Invalid for a webhook that
-        is not allowed; StorageUnavailable.
+        Unsupported; InsufficientCredits; RunConflict or TooBusy where the session is busy; IdempotencyMismatch; Invalid
+        for a webhook that is not allowed; StorageUnavailable.
         """
         agent = await self._agents.find(start.agent_name)
+        user_id = end_user(caller, start.user_id)
         if start.parameters is not NO_PARAMETERS:
             check_abilities(agent.describe(), start.parameters)
         if start.webhook is not None:
             self._webhooks.check(start.webhook)
-        change = self._change(caller, start, agent)
+        organization = caller.owner.organization
+        terms = await self._credits.terms(organization, user_id, agent.describe(), start.parameters)
+        change = self._change(caller, start, agent, user_id, terms)
         run_id = change.run.id
         accepting = self._accepting[run_id] = asyncio.get_running_loop().create_future()
         try:
@@ -124,10 +131,11 @@ class Acceptances:
     async def _disown(self, run: Run, fence: Fence, accepting: asyncio.Future[tuple[Outcome, ...]]) -> None:
         self._on_end(await self._settlements.disown(self._runs, run, fence, accepting))
 
-    def _change(self, caller: Caller, start: StartRun, agent: ServedAgent) -> AcceptRun:
+    def _change(
+        self, caller: Caller, start: StartRun, agent: ServedAgent, user_id: str, terms: Terms | None
+    ) -> AcceptRun:
         now, run_id = Instant(self._now()), f"run_{self._new_id()}"
         key = self._new_id()
-        user_id = end_user(caller, start.user_id)
         session = Session(
             key=key,
             owner=caller.owner,
@@ -172,6 +180,7 @@ class Acceptances:
             webhook=start.webhook,
             claim=start.claim,
             engine_id=start.engine_id,
+            terms=terms,
         )
 
 

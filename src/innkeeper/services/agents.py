@@ -7,11 +7,11 @@ agents are found by whoever names them, unless one of yours has that name, and a
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from innkeeper.core.agents import AgentDescription, checked_name
+from innkeeper.core.agents import AgentDescription, Prompts, checked_name
 from innkeeper.core.errors import AgentNotFound, DuplicateAgent, NoAgents, NoDefaultAgent, ReservedName
 from innkeeper.ports.agents import Resolver, Runtime
 
@@ -29,6 +29,18 @@ class ServedAgent:
     def describe(self) -> AgentDescription:
         return self.runtime.describe()
 
+    @property
+    def kind(self) -> str:
+        """A word for what hosts it; `custom` for a runtime that says nothing."""
+        kind = getattr(self.runtime, "kind", None)
+        return kind if isinstance(kind, str) else "custom"
+
+    def prompts(self) -> Prompts | None:
+        """What it was configured to tell its model, where it says so."""
+        told = getattr(self.runtime, "prompts", None)
+        prompts = told() if callable(told) else None
+        return prompts if isinstance(prompts, Prompts) else None
+
 
 class AgentRegistry:
     """Names to agents, in order of registration."""
@@ -37,11 +49,21 @@ class AgentRegistry:
         self._agents: dict[str, Runtime] = {}
         self._resolvers: list[tuple[Resolver, Runtime]] = []
         self._builtins: dict[str, Runtime] = {}
+        self._makers: dict[str, Callable[[], Runtime]] = {}
         self._default: str | None = None
         self._reserved = reserved
 
-    def register(self, name: str, runtime: Runtime, *, default: bool | None = None) -> None:
+    def register(
+        self,
+        name: str,
+        runtime: Runtime,
+        *,
+        default: bool | None = None,
+        maker: Callable[[], Runtime] | None = None,
+    ) -> None:
         """Serve `runtime` as `name`. The first is the default, unless one says `default=True` or all say `False`.
+
+        `maker` makes a runtime anew that may take the place of this one; it is called in a thread.
 
         Raises: Invalid, DuplicateAgent, ReservedName.
         """
@@ -57,6 +79,17 @@ class AgentRegistry:
         self._agents[name] = runtime
         if default or (default is None and self._default is None):
             self._default = name
+        if maker is not None:
+            self._makers[name] = maker
+
+    def maker_of(self, name: str) -> Callable[[], Runtime] | None:
+        """What makes this agent anew, if anything can."""
+        return self._makers.get(name)
+
+    def replace(self, name: str, runtime: Runtime) -> Runtime:
+        """Serve another runtime under a registered name from now on; returns the one that served before."""
+        before, self._agents[name] = self._agents[name], runtime
+        return before
 
     def add_resolver(self, resolver: Resolver, runtime: Runtime) -> None:
         """Serve every name for which `resolver` returns agent data."""

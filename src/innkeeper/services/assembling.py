@@ -35,6 +35,7 @@ class Assembler:
 
     def __init__(self) -> None:
         self.usage: Usage | None = None
+        self.by_model: dict[str | None, Usage] = {}
         self.finish_reason: FinishReason | None = None
         self.steps = 0
         self.client_calls: list[ToolUse] = []
@@ -84,6 +85,8 @@ class Assembler:
                 self._return(event)
             case UsageReported(usage):
                 self.usage = usage if self.usage is None else self.usage.plus(usage)
+                known = self.by_model.get(usage.model)
+                self.by_model[usage.model] = usage if known is None else known.plus(usage)
             case FinishNoted(reason):
                 self.finish_reason = reason
             case StepChanged(number, status):

@@ -126,7 +126,7 @@ class Background:
             if assembler is not None:
                 job = self._resumed(live, job)
         except Exception as error:  # noqa: BLE001 - resolvers and runtimes may raise anything; the run carries it
-            await self._executions.settle(live, None, error)
+            await self._executions.settle(live, error)
             return
         await self._executions.execute(live, job, taken.begun)
 

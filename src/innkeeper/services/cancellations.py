@@ -69,10 +69,13 @@ class Cancellations:
     async def cancel(self, caller: Caller, run_id: str) -> None:
         """Raises: RunNotFound, StorageUnavailable."""
         live = self._executions.find(run_id)
-        if live is not None and live.run.owner == caller.owner:
+        if live is not None and caller.may_see(live.run.owner):
             self.stop(live, Stop.CANCELLED)
             return
-        (outcome,) = await self._journal.commit((RequestCancel(run_id, caller.owner, self._worker),))
+        owner = caller.owner
+        if caller.sees_all and (found := await self._runs.find(caller, run_id)) is not None:
+            owner = found.owner
+        (outcome,) = await self._journal.commit((RequestCancel(run_id, owner, self._worker),))
         if isinstance(outcome, Missing):
             raise RunNotFound(f"Run {run_id!r} does not exist.", param="run_id")
         if isinstance(outcome, Cancelling):

@@ -102,7 +102,7 @@ class Commands:
         if depth > MAX_DEPTH:
             raise Invalid(f"Commands and events caused each other {MAX_DEPTH} deep; this one is not executed.")
         with self._queue.room(1 if is_sequential else len(asked), is_waited_for=depth > 0) as room:
-            commands = self._made(caller, session, asked, is_sequential, place, depth, room)
+            commands = self._made(session, asked, is_sequential, place, depth, room)
             change = AcceptCommands(session.key, commands, self._queue.worker, commands[0].created_at, claim)
             outcome = await asyncio.shield(self._store(change))
         if isinstance(outcome, Repeated):
@@ -131,7 +131,6 @@ class Commands:
 
     def _made(
         self,
-        caller: Caller,
         session: Session,
         asked: Sequence[NewCommand],
         is_sequential: bool,
@@ -147,7 +146,7 @@ class Commands:
         return tuple(
             Command(
                 id=ids[index],
-                owner=caller.owner,
+                owner=session.owner,
                 user_id=session.user_id,
                 session_key=session.key,
                 session_id=session.id,
@@ -212,8 +211,8 @@ class Commands:
 
     async def cancel(self, caller: Caller, session: Session, command_id: str) -> Command:
         """Ask a command to end; one that has ended stays as it is. Raises: CommandNotFound."""
-        await self.get(caller, session, command_id)
-        change = CancelCommand(command_id, caller.owner, Instant(self._now()))
+        found = await self.get(caller, session, command_id)
+        change = CancelCommand(command_id, found.owner, Instant(self._now()))
         (outcome,) = await self._journal.commit((change,))
         if isinstance(outcome, Missing):
             raise CommandNotFound(f"Command {command_id!r} does not exist in this session.", param="command_id")

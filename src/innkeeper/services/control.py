@@ -11,12 +11,13 @@ from typing import Protocol
 
 from innkeeper.core.errors import SessionNotFound
 from innkeeper.core.handling import DummyEngineCommand, DummyEngineStatusUpdate
-from innkeeper.core.identity import Caller, Owner
+from innkeeper.core.identity import Caller
 from innkeeper.core.sessions import Session
 from innkeeper.ports.journal import Journal
 from innkeeper.ports.meters import Meter
 from innkeeper.ports.readers import CommandReader, EventReader, SessionReader, SourceReader
 from innkeeper.ports.sandbox import Sandbox
+from innkeeper.services.audit import Audit
 from innkeeper.services.command_queue import CommandQueue
 from innkeeper.services.commands import Commands
 from innkeeper.services.handlers import Handlers
@@ -58,6 +59,7 @@ class Belongings:
     in_thread: InThread
     meter: Meter
     wakes: Wakes
+    audit: Audit
     now: Callable[[], int]
     new_id: Callable[[], str]
     on_growth: Callable[[str], None]
@@ -72,7 +74,12 @@ class Control:
         self._sandbox = has.sandbox
         now, new_id, on_growth = has.now, has.new_id, has.on_growth
         self.code = SourceCode(
-            journal=store.journal, sources=store.sources, sandbox=has.sandbox, now=now, new_id=new_id
+            journal=store.journal,
+            sources=store.sources,
+            sandbox=has.sandbox,
+            audit=has.audit,
+            now=now,
+            new_id=new_id,
         )
         built_in = Handlers(has.handlers)
         self.handling = Handling(built_in, self.code, has.in_thread)
@@ -116,8 +123,8 @@ class Control:
         self, where: Where, event_type: str, data: Mapping[str, object], metadata: Mapping[str, object]
     ) -> object:
         """What code of a session publishes there."""
-        session = await self._session(where.owner, where.session_id)
-        event, _ = await self.log.publish(Caller(where.owner), session, NewEvent(event_type, data, metadata, "handler"))
+        session = await self._session(where)
+        event, _ = await self.log.publish(session, NewEvent(event_type, data, metadata, "handler"))
         return {"event_id": event.event_id, "sequence": event.sequence}
 
     async def _dummy(self, command: DummyEngineCommand) -> str:
@@ -129,10 +136,11 @@ class Control:
             await self._publish(where, DummyEngineStatusUpdate.__name__, {"status": status}, {"command_id": asked.id})
         return f"Dummy response to: {command.prompt}"
 
-    async def _session(self, owner: Owner, session_id: str) -> Session:
-        session = await self._sessions.find(Caller(owner), session_id)
+    async def _session(self, where: Where) -> Session:
+        within = Caller(where.owner, session_key=where.session_key, session_id=where.session_id)
+        session = await self._sessions.find(within, where.session_id)
         if session is None:
-            raise SessionNotFound(f"Session {session_id!r} does not exist.", param="session_id")
+            raise SessionNotFound(f"Session {where.session_id!r} does not exist.", param="session_id")
         return session
 
     async def open_sandbox(self) -> None:

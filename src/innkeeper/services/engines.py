@@ -88,7 +88,7 @@ class Engines:
             session = await self._session(caller, session_id)
         engine = Engine(
             id=self._new_id(),
-            owner=caller.owner,
+            owner=session.owner,
             user_id=session.user_id,
             session_key=session.key,
             session_id=session.id,
@@ -137,7 +137,8 @@ class Engines:
 
         Raises: EngineNotFound.
         """
-        (outcome,) = await self._journal.commit((DeleteEngine(engine_id, caller.owner),))
+        owner = (await self.get(caller, engine_id)).owner if caller.sees_all else caller.owner
+        (outcome,) = await self._journal.commit((DeleteEngine(engine_id, owner),))
         if not isinstance(outcome, Done):
             raise _missing(engine_id)
 
@@ -145,6 +146,8 @@ class Engines:
         self, caller: Caller, engine_id: str, prompt: str, wishes: Mapping[str, object], *, stream: bool = False
     ) -> StartRun:
         """The run that executing the engine asks for: its configuration, with the request's `wishes` above it.
+
+        It is a run of the engine's owner, whoever asks for it.
 
         Raises: EngineNotFound; AgentNotFound where its agent is not served any more; Invalid where its model is not
         allowed any more.

@@ -7,9 +7,8 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from innkeeper.core.agents import AgentDescription
 from innkeeper.core.changes import Accepted, Begun, Ended, Outcome, Stale
 from innkeeper.core.context import RunContext, reset_context, set_context
 from innkeeper.core.errors import InnkeeperError
@@ -39,6 +38,8 @@ class RunLimits:
     stop_seconds: float = 1.0
     in_background: int = 16
     max_attempts: int = 10
+    at_once_by_caller: int | None = None
+    queued: int = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +102,15 @@ class Executions:
         live.announce = self._log_grew
         live.announce_notes = self._neighbours.on_growth
         live.on_first_text = self._spoke
+        live.on_spent = self._spent
 
     def _log_grew(self, run_id: str) -> None:
         """Tell whoever follows it in the store: here, since before it was ours, or elsewhere."""
         self._following.wake((run_id,))
         self._wakes.log_grew(run_id)
+
+    def _spent(self, live: LiveRun) -> None:
+        self.stop(live, Stop.SPENT)
 
     def _spoke(self, live: LiveRun) -> None:
         if live.began_at is not None:
@@ -132,7 +137,7 @@ class Executions:
             if not messages:  # the session has been deleted meanwhile
                 live.stop = live.stop or Stop.CANCELLED
             elif not job.is_answered:
-                turn = Turn(messages, job.parameters, job.stream, job.resumption)
+                turn = Turn(messages, _affordable(live, job.parameters), job.stream, job.resumption)
                 await _pump(live, job.agent.runtime.run(turn, live.context))
         except asyncio.CancelledError:
             live.stop = live.stop or Stop.INTERRUPTED
@@ -142,7 +147,7 @@ class Executions:
         finally:
             reset_context(token)
             expiry.cancel()
-        await self.settle(live, job.agent.describe(), failure)
+        await self.settle(live, failure)
 
     async def _conversation(self, job: Job, placed: Accepted | Begun) -> tuple[Message, ...]:
         if isinstance(placed, Accepted) and placed.is_new_session and placed.first is None:
@@ -152,7 +157,7 @@ class Executions:
         said = as_turn(await self._sessions.history(placed.lineage))
         return (*said, *job.so_far) if said else ()
 
-    async def settle(self, live: LiveRun, description: AgentDescription | None, failure: BaseException | None) -> None:
+    async def settle(self, live: LiveRun, failure: BaseException | None) -> None:
         """End a run, or leave it to others, whatever it has come to."""
         if live.is_settling:
             return
@@ -160,7 +165,7 @@ class Executions:
             outcome: Outcome = await self._settlements.release(live)
             self._wakes.work_came()
         else:
-            outcome = await self._settlements.settle(live, description, failure)
+            outcome = await self._settlements.settle(live, failure)
         self._forget(live)
         self._log_grew(live.run.id)
         self._neighbours.on_growth(live.run.session_key)
@@ -195,7 +200,15 @@ class Executions:
     def _abandon(self, live: LiveRun) -> None:
         if not live.is_settling:
             _logger.warning("run %s did not react to being stopped and is ended without it", live.run.id)
-            live.task = asyncio.create_task(self.settle(live, None, None))
+            live.task = asyncio.create_task(self.settle(live, None))
+
+
+def _affordable(live: LiveRun, parameters: Parameters) -> Parameters:
+    """What was wished for, as far as the run can pay for it."""
+    if live.spending is None:
+        return parameters
+    max_tokens = live.spending.max_tokens(parameters.max_tokens)
+    return parameters if max_tokens == parameters.max_tokens else replace(parameters, max_tokens=max_tokens)
 
 
 async def _pump(live: LiveRun, events: AsyncIterator[object]) -> None:

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from innkeeper.core.changes import AcceptInjection, Injected, Missing, Repeated
 from innkeeper.core.claims import Claim
 from innkeeper.core.errors import InjectionNotFound, RunNotFound, SessionNotFound
-from innkeeper.core.identity import Caller
+from innkeeper.core.identity import Caller, Owner
 from innkeeper.core.injections import Injection
 from innkeeper.core.times import Instant
 from innkeeper.ports.journal import Journal
-from innkeeper.ports.readers import InjectionReader, SessionReader
+from innkeeper.ports.readers import InjectionReader, RunReader, SessionReader
 from innkeeper.services.agents import AgentRegistry
+from innkeeper.services.identities import checked_user
 
 
 class Injections:
@@ -24,6 +25,7 @@ class Injections:
         journal: Journal,
         injections: InjectionReader,
         sessions: SessionReader,
+        runs: RunReader,
         agents: AgentRegistry,
         now: Callable[[], int],
         new_id: Callable[[], str],
@@ -31,6 +33,7 @@ class Injections:
         self._journal = journal
         self._injections = injections
         self._sessions = sessions
+        self._runs = runs
         self._agents = agents
         self._now = now
         self._new_id = new_id
@@ -43,29 +46,34 @@ class Injections:
         agent_name: str | None = None,
         session_id: str | None = None,
         run_id: str | None = None,
+        user_id: str | None = None,
         claim: Claim | None = None,
     ) -> tuple[Injection, bool]:
         """Store a message for the caller's newest run under way that fits, or for the next one.
 
-        Where nothing is named, the default agent is meant.
+        Where nothing is named, the default agent is meant. Of several sessions called `session_id`, `user_id` picks
+        one. What is injected into another's run or session, by who sees everybody's, is that owner's.
 
         Returns the receipt, and whether the same request had been made before.
 
         Raises: NoAgents, AgentNotFound; NoDefaultAgent where nothing is named and there is no default;
-        SessionNotFound, RunNotFound; IdempotencyMismatch; StorageUnavailable.
+        SessionNotFound, RunNotFound; Forbidden for another's end user; IdempotencyMismatch; StorageUnavailable.
         """
+        user = checked_user(caller, user_id)
         agent = None
         if agent_name is not None or (session_id is None and run_id is None):
             agent = (await self._agents.find(agent_name)).name
-        session_key = None
+        owner, session_key = caller.owner, None
+        if run_id is not None and caller.sees_all:
+            owner = await self._owner_of(caller, run_id)
         if session_id is not None:
-            session = await self._sessions.find(caller, session_id)
+            session = await self._sessions.find(caller.acting_for(owner), session_id, user)
             if session is None:
                 raise SessionNotFound(f"Session {session_id!r} does not exist.", param="session_id")
-            session_key = session.key
+            owner, session_key = session.owner if run_id is None else owner, session.key
         change = AcceptInjection(
             id=f"inj_{self._new_id()}",
-            owner=caller.owner,
+            owner=owner,
             content=content,
             agent_name=agent,
             now=Instant(self._now()),
@@ -81,6 +89,12 @@ class Injections:
             return await self.get(caller, outcome.claimed.subject), True
         assert isinstance(outcome, Injected), "an injection is answered with its receipt"
         return outcome.injection, False
+
+    async def _owner_of(self, caller: Caller, run_id: str) -> Owner:
+        run = await self._runs.find(caller, run_id)
+        if run is None:
+            raise RunNotFound(f"Run {run_id!r} does not exist.", param="run_id")
+        return run.owner
 
     async def get(self, caller: Caller, injection_id: str) -> Injection:
         """Raises: InjectionNotFound."""

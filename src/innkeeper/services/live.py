@@ -29,9 +29,11 @@ from innkeeper.core.injections import InjectedMessage
 from innkeeper.core.runs import OnDisconnect, Run
 from innkeeper.core.session_events import Note, note_of
 from innkeeper.core.times import Instant
+from innkeeper.core.usage import bounded
 from innkeeper.ports.journal import Journal
 from innkeeper.ports.readers import InjectionReader
 from innkeeper.services.assembling import Assembler
+from innkeeper.services.credits import spending_of
 from innkeeper.services.tails import Stop, Tail
 from innkeeper.services.timings import Timings
 
@@ -40,6 +42,7 @@ _logger = logging.getLogger(__name__)
 MAX_PENDING = 256
 MAX_OUTPUT = 16 * 1024 * 1024
 _RETRY_SECONDS = 0.25
+_BOOKING_SECONDS = 0.05
 _EVENT_BYTES = 32
 """About what an event of text costs beside its text."""
 
@@ -80,6 +83,9 @@ class LiveRun(Tail):
         self._pending: list[bytes] = []
         self._pending_count = 0
         self._notes: list[Note] = []
+        self.spending = spending_of(run)
+        self.on_spent: Callable[[LiveRun], None] | None = None
+        self._is_booking_due = False
         self._bytes = 0
         self.timings = timings or Timings(Instant(context.now()))
         self._commit_began = 0.0
@@ -130,11 +136,14 @@ class LiveRun(Tail):
         if isinstance(event, FinishNoted):
             assembler.feed(event)
             return
+        if isinstance(event, UsageReported):
+            event = UsageReported(bounded(event.usage))
         data = payload(event)
         self._check_room(len(data))
         assembler.feed(event)
         if isinstance(event, UsageReported):
             self.context.add_tokens(event.usage)
+            self._check_spending()
         self._append(data)
         note = note_of(self.run.id, self._last_seq + self._pending_count, data, Instant(self.context.now()))
         if note is not None:
@@ -198,8 +207,11 @@ class LiveRun(Tail):
     def _flush(self) -> None:
         self._flush_is_due = False
         if not self._is_committing and self._has_pending and not self.is_settling and not self._is_lost:
-            now = Instant(self.context.now())
-            self._commit(AppendEvents(self._cut(), now, self.take_notes(), self.run.session_key))
+            self._append_events()
+
+    def _append_events(self) -> None:
+        now, records = Instant(self.context.now()), self.context.unsettled_records()
+        self._commit(AppendEvents(self._cut(), now, self.take_notes(), self.run.session_key, records))
 
     def take_notes(self) -> tuple[Note, ...]:
         """What the session's log is to tell of the events that are cut off now."""
@@ -235,9 +247,10 @@ class LiveRun(Tail):
         if isinstance(future.result()[0], Stale):
             self._lose()
             return
-        self.publish(segment)
-        if self.announce is not None:
-            self.announce(self.run.id)
+        if segment.count:
+            self.publish(segment)
+            if self.announce is not None:
+                self.announce(self.run.id)
         if change.notes and self.announce_notes is not None:
             self.announce_notes(self.run.session_key)
         self._flush()
@@ -268,6 +281,37 @@ class LiveRun(Tail):
         self._pending.extend(payload(event) for event in events)
         self._pending_count += len(events)
         return self._cut()
+
+    # credits
+
+    def tracked(self) -> None:
+        """The agent has tracked credits, maybe in a thread: they are stored soon, whatever becomes of this process."""
+        self._loop.call_soon_threadsafe(self._note_tracking)
+
+    def _note_tracking(self) -> None:
+        if self.is_settling:
+            return
+        self._check_spending()
+        if not self._is_booking_due:
+            self._is_booking_due = True
+            self._loop.call_later(_BOOKING_SECONDS, self._book)
+
+    def _book(self) -> None:
+        self._is_booking_due = False
+        if self.is_settling or self._is_lost:
+            return
+        if self._is_committing:
+            self._note_tracking()
+        elif self.context.has_unsettled:
+            self._append_events()
+
+    def _check_spending(self) -> None:
+        if (
+            self.spending is not None
+            and self.on_spent is not None
+            and self.spending.is_over(self.assembler.usage, self.context.tracked_credits)
+        ):
+            self.on_spent(self)
 
     # receiving
 

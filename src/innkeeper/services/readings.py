@@ -1,6 +1,7 @@
 """Readings: following a run's log, from wherever a reader left off, through the store and on to the live end.
 
-A reading holds a cursor and nothing else: whatever falls out of memory is read again from the store.
+A reading holds a cursor and nothing else: whatever falls out of memory is read again from the store, no more at once
+than a reader that takes nothing may have waiting for it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from collections.abc import Callable
 from innkeeper.core.changes import Segment
 from innkeeper.ports.readers import RunReader
 from innkeeper.services.tails import Tail
+
+_FIRST_SEGMENTS, _MOST_SEGMENTS = 2, 64
+_BYTES_AT_ONCE = 64 * 1024
 
 
 class ReaderGone(Exception):
@@ -33,6 +37,7 @@ class RunReading:
         self._stored = stored
         self._run_id = run_id
         self._tail = tail
+        self._at_once = _FIRST_SEGMENTS
         self._is_closed = False
         if tail is not None:
             tail.readers += 1
@@ -66,7 +71,14 @@ class RunReading:
     async def _ready(self) -> list[Segment]:
         """What is there now: from memory, or from the store when memory no longer reaches back that far."""
         recent = self._tail.recent(self.after) if self._tail is not None else None
-        return list(await self._stored.segments(self._run_id, self.after)) if recent is None else recent
+        return await self._read() if recent is None else recent
+
+    async def _read(self) -> list[Segment]:
+        """Segments of the store, as many as are likely not to be too much, going by the size of the last ones."""
+        found = list(await self._stored.segments(self._run_id, self.after, self._at_once))
+        size = sum(len(segment.data) for segment in found)
+        self._at_once = min(_MOST_SEGMENTS, max(1, len(found) * _BYTES_AT_ONCE // max(size, 1)))
+        return found
 
     @property
     def is_sent_away(self) -> bool:

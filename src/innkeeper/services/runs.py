@@ -33,11 +33,13 @@ from innkeeper.services.acceptances import Acceptance, Acceptances
 from innkeeper.services.agents import AgentRegistry
 from innkeeper.services.background import Background
 from innkeeper.services.cancellations import Cancellations
+from innkeeper.services.credits import Credits
 from innkeeper.services.executions import Executions, Job, RunLimits, name_context
 from innkeeper.services.following import Following
 from innkeeper.services.live import LiveRun
 from innkeeper.services.membership import Membership
 from innkeeper.services.neighbours import Neighbours
+from innkeeper.services.quotas import Quotas
 from innkeeper.services.readings import ReaderGone, RunReading
 from innkeeper.services.settlements import Settlements
 from innkeeper.services.tails import Ending, Stop, Tail
@@ -82,6 +84,7 @@ class Runs:
         worker: str,
         limits: RunLimits,
         webhooks: Webhooks,
+        credits: Credits,
         neighbours: Neighbours,
         meter: Meter = UNMETERED,
     ) -> None:
@@ -122,12 +125,14 @@ class Runs:
             worker=worker,
             on_end=self._ended,
         )
+        self._quotas = Quotas(runs, at_once=limits.at_once_by_caller, queued=limits.queued)
         self._acceptances = Acceptances(
             journal=journal,
             runs=runs,
             agents=agents,
             settlements=settlements,
             webhooks=webhooks,
+            credits=credits,
             now=now,
             new_id=new_id,
             worker=worker,
@@ -184,10 +189,24 @@ class Runs:
     async def start(self, caller: Caller, start: StartRun, context: RunContext) -> Started:
         """Accept a run and set it going, or queue it behind its session's current one.
 
-        Raises: ShuttingDown; what `Acceptances.accept` raises.
+        Raises: ShuttingDown; RateLimited or TooBusy where the caller's runs or the queue are too many; what
+        `Acceptances.accept` raises.
         """
         if self._is_draining:
             raise ShuttingDown("The server is shutting down. Try again shortly.")
+        leave = await self._quotas.queue(caller) if start.background else self._quotas.take(caller)
+        try:
+            started = await self._start(caller, start, context)
+        except BaseException:
+            leave(None)
+            raise
+        if isinstance(started.tail, LiveRun) and not started.is_repeated and started.injection_id is None:
+            started.tail.ended.add_done_callback(leave)
+        else:
+            leave(None)
+        return started
+
+    async def _start(self, caller: Caller, start: StartRun, context: RunContext) -> Started:
         acceptance = await self._acceptances.accept(caller, start)
         accepted = acceptance.outcome
         if not isinstance(accepted, Accepted):
@@ -333,7 +352,7 @@ class Runs:
     def _find_live(self, caller: Caller, run_id: str) -> LiveRun | None:
         """The run if this process executes it and the caller may see it."""
         live = self._executions.find(run_id)
-        return live if live is not None and live.run.owner == caller.owner else None
+        return live if live is not None and caller.may_see(live.run.owner) else None
 
     async def get(self, caller: Caller, run_id: str) -> Run:
         """Raises: RunNotFound."""

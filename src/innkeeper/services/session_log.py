@@ -76,7 +76,9 @@ class SessionLog:
 
     async def get(self, caller: Caller, session_id: str, event_id: str) -> SessionEvent:
         """Raises: SessionNotFound, EventNotFound."""
-        session = await self._sessions.get(caller, session_id)
+        return await self._find(await self._sessions.get(caller, session_id), event_id)
+
+    async def _find(self, session: Session, event_id: str) -> SessionEvent:
         sequence = sequence_of(session.key, event_id)
         event = None if sequence is None else await self._events.find(session, sequence)
         if event is None:
@@ -87,7 +89,6 @@ class SessionLog:
 
     async def publish(
         self,
-        caller: Caller,
         session: Session,
         new: NewEvent,
         claim: Claim | None = None,
@@ -108,12 +109,12 @@ class SessionLog:
             raise Invalid(f"Events and commands caused each other {MAX_DEPTH} deep; this one is not published.")
         with self._queue.room(len(names)) as room:
             reactions = self._reactions(
-                caller, session, new.event_type, names, depth=depth, parent=parent or current_place(), room=room
+                session, new.event_type, names, depth=depth, parent=parent or current_place(), room=room
             )
-            change = PublishEvent(session.key, note, reactions, self._queue.worker, claim, caller.owner)
+            change = PublishEvent(session.key, note, reactions, self._queue.worker, claim, session.owner)
             outcome = await asyncio.shield(self._store(change))
         if isinstance(outcome, Repeated):
-            return await self.get(caller, session.id, outcome.claimed.subject), True
+            return await self._find(session, outcome.claimed.subject), True
         if not isinstance(outcome, Published):
             raise SessionNotFound(f"Session {session.id!r} does not exist.", param="session_id")
         return outcome.event, False
@@ -131,7 +132,6 @@ class SessionLog:
 
     def _reactions(
         self,
-        caller: Caller,
         session: Session,
         event_type: str,
         names: Sequence[str],
@@ -148,7 +148,7 @@ class SessionLog:
         return tuple(
             Command(
                 id=ids[index],
-                owner=caller.owner,
+                owner=session.owner,
                 user_id=session.user_id,
                 session_key=session.key,
                 session_id=session.id,

@@ -23,7 +23,7 @@ from innkeeper.core.sessions import Session, StoredMessage
 from innkeeper.core.times import Instant
 from innkeeper.ports.journal import Journal
 from innkeeper.ports.readers import SessionReader
-from innkeeper.services.identities import end_user
+from innkeeper.services.identities import checked_user, end_user
 
 
 class NewSession(NamedTuple):
@@ -102,8 +102,9 @@ class Sessions:
         return NewSession(session, token=token)
 
     async def get(self, caller: Caller, session_id: str, user_id: str | None = None) -> Session:
-        """Raises: SessionNotFound."""
-        session = await self._sessions.find(caller, session_id, user_id)
+        """Raises: SessionNotFound; Forbidden for another's end user."""
+        user = checked_user(caller, user_id) if caller.session_key is None else user_id  # else it is of that session
+        session = await self._sessions.find(caller, session_id, user)
         if session is None:
             raise _missing(session_id)
         return session
@@ -118,9 +119,13 @@ class Sessions:
         agent_name: str | None = None,
         archived: bool | None = None,
     ) -> tuple[Sequence[Session], bool]:
-        """Newest first, and whether there are more."""
+        """Newest first, and whether there are more; `after` is a session's id or key.
+
+        Raises: Forbidden for another's end user.
+        """
+        user = checked_user(caller, user_id)
         return await self._sessions.page(
-            caller, limit=limit, after=after, user_id=user_id, agent_name=agent_name, archived=archived
+            caller, limit=limit, after=after, user_id=user, agent_name=agent_name, archived=archived
         )
 
     async def messages(

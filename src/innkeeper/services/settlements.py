@@ -10,15 +10,15 @@ import time
 from collections.abc import Callable
 from decimal import Decimal
 
-from innkeeper.core.agents import AgentDescription
 from innkeeper.core.changes import Done, Ended, EndRun, Fence, Outcome, ReleaseRun, Segment, Stale
+from innkeeper.core.credits import ModelUsage
 from innkeeper.core.errors import InnkeeperError, StorageUnavailable
 from innkeeper.core.events import EndStatus, RunEnded, RunFailed, payload
 from innkeeper.core.identity import Caller
 from innkeeper.core.runs import Run, RunError
 from innkeeper.core.session_events import Note
 from innkeeper.core.times import Instant
-from innkeeper.core.usage import CreditRecord
+from innkeeper.core.usage import CreditRecord, Usage
 from innkeeper.ports.journal import Journal
 from innkeeper.ports.meters import UNMETERED, Meter
 from innkeeper.ports.readers import RunReader
@@ -32,6 +32,7 @@ _FIRST_RETRY, _LAST_RETRY = 0.1, 5.0
 
 _STOPPED: dict[Stop, tuple[EndStatus, RunError | None]] = {
     Stop.CANCELLED: ("cancelled", None),
+    Stop.SPENT: ("completed", None),
     Stop.TIMED_OUT: ("failed", RunError("AGENT_FAILED", TIMED_OUT)),
     Stop.INTERRUPTED: (
         "interrupted",
@@ -59,26 +60,28 @@ class Settlements:
         *,
         shows_errors: bool = False,
         meter: Meter = UNMETERED,
+        cost: Callable[[Usage], int | None] = lambda usage: None,
     ) -> None:
+        """`cost` says what tokens of a model cost the operator, in billionths, where that is known."""
         self._journal = journal
         self._now = now
         self._new_id = new_id
         self._shows_errors = shows_errors
         self._meter = meter
+        self._cost = cost
         self.on_end: Callable[[Run], None] | None = None
         """Hears of each run that was ended here, as it was before."""
 
-    async def settle(
-        self, live: LiveRun, description: AgentDescription | None, failure: BaseException | None
-    ) -> Outcome:
+    async def settle(self, live: LiveRun, failure: BaseException | None) -> Outcome:
         """End a live run and tell its readers. `Stale` means that another process owns it, and will end it."""
         live.is_settling = True
         await live.drained()
         ending = self._ending(live, failure)
         notes = live.take_notes()
-        change = self._change(
-            live.run, live.assembler, ending, live.last_segment, self._records(live, description), notes, live.timings
-        )
+        records = live.context.unsettled_records()
+        if live.began_at is not None:
+            records += self._charge(live.run, live.assembler)
+        change = self._change(live.run, live.assembler, ending, live.last_segment, records, notes, live.timings)
         outcome = await self._commit(live, change)
         live.context.line = None
         if isinstance(outcome, Ended):
@@ -104,6 +107,8 @@ class Settlements:
         if failure is not None and live.stop is None:
             status, error = "failed", self._told(failure)
         reason = assembler.finish_reason or ("tool_calls" if assembler.client_calls else "stop")
+        if live.stop is Stop.SPENT:
+            reason = "length"
         return Ending(
             status=status,
             output=assembler.output,
@@ -122,13 +127,10 @@ class Settlements:
             return RunError("AGENT_FAILED", f"{type(failure).__name__}: {failure}")
         return RunError("AGENT_FAILED", "The agent failed. The server's log has the reason.")
 
-    def _records(self, live: LiveRun, description: AgentDescription | None) -> tuple[CreditRecord, ...]:
-        records = live.context.unsettled_records()
-        pricing = description.pricing if description else None
-        charge = pricing.charge(live.assembler.usage) if pricing else Decimal(0)
-        if charge:
-            records += (CreditRecord(self._new_id(), charge, "pricing", {}, self._now()),)
-        return records
+    def _charge(self, run: Run, assembler: Assembler) -> tuple[CreditRecord, ...]:
+        """What its agent's price comes to, of a run that has begun."""
+        charge = run.pricing.charge(assembler.usage) if run.pricing else Decimal(0)
+        return (CreditRecord(self._new_id(), charge, "pricing", {}, self._now()),) if charge else ()
 
     def _change(
         self,
@@ -159,6 +161,8 @@ class Settlements:
             records=records,
             notes=notes,
             timings=None if timings is None else timings.told(),
+            models=tuple(ModelUsage(usage, self._cost(usage)) for usage in assembler.by_model.values()),
+            ceiling=None if run.pricing is None else run.pricing.max_credits,
         )
 
     async def _commit(self, live: LiveRun, change: EndRun | ReleaseRun) -> Outcome:
@@ -209,7 +213,8 @@ class Settlements:
         def cut(*events: RunFailed | RunEnded) -> Segment:
             return Segment(log.last_seq + 1, len(events), b"\n".join(payload(event) for event in events))
 
-        change = self._change(run, assembler, ending, cut, ())
+        records = () if run.started_at is None else self._charge(run, assembler)
+        change = self._change(run, assembler, ending, cut, records)
         (outcome,) = await self._journal.commit((change,), fence)
         if isinstance(outcome, Ended):
             self._meter.run_ended(run.agent_name, ending.status, None, ending.usage)

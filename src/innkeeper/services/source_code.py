@@ -9,6 +9,7 @@ Invariant: nothing here parses source; that is done in the sandbox, too.
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
 import logging
 import re
@@ -18,6 +19,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NoReturn, Protocol
 
+from innkeeper.core.administration import WriteAudit
 from innkeeper.core.changes import KeepClaim, Missing, Repeated
 from innkeeper.core.claims import Claim, Claimed
 from innkeeper.core.commands import Command
@@ -52,6 +54,7 @@ from innkeeper.core.tokens import CODE
 from innkeeper.ports.journal import Journal
 from innkeeper.ports.readers import SourceReader
 from innkeeper.ports.sandbox import CodeFailed, HostFunction, LimitExceeded, Limits, Sandbox
+from innkeeper.services.audit import Audit
 
 _logger = logging.getLogger(__name__)
 
@@ -88,6 +91,7 @@ class SourceCode:
         journal: Journal,
         sources: SourceReader,
         sandbox: Sandbox | None,
+        audit: Audit,
         now: Callable[[], int],
         new_id: Callable[[], str],
         limits: Limits = Limits(),  # noqa: B008 - a frozen value
@@ -95,6 +99,7 @@ class SourceCode:
         self._journal = journal
         self._sources = sources
         self._sandbox = sandbox
+        self._audit = audit
         self._now = now
         self._new_id = new_id
         self._limits = limits
@@ -155,7 +160,8 @@ class SourceCode:
         if await self._sources.tool(session.key, name) is None:
             raise _no_tool(name)
         _check_may_register(caller)
-        if isinstance(await self._commit(RemoveTool(session.key, name)), Missing):
+        entry = self._audit.entry(caller.owner, "tool.remove", "tool", name, {"session_id": session.id})
+        if isinstance(await self._commit(RemoveTool(session.key, name), entry), Missing):
             raise _no_tool(name)
 
     async def call_tool(self, where: Where, name: str, arguments: Mapping[str, object]) -> object:
@@ -205,17 +211,32 @@ class SourceCode:
         now: Instant,
     ) -> Claimed | None:
         """What the same request had made before, if it had made it; nothing is written then."""
-        keeping = () if claim is None else (KeepClaim(caller.owner, claim, subject, now),)
-        *_, outcome = await self._journal.commit((*keeping, change))
+        keeping = () if claim is None else (KeepClaim(session.owner, claim, subject, now),)
+        entry = self._registered(caller, session, change)
+        *_, outcome, _ = await self._journal.commit((*keeping, change, entry))
         if isinstance(outcome, Missing):
             raise SessionNotFound(f"Session {session.id!r} does not exist.", param="session_id")
         return outcome.claimed if isinstance(outcome, Repeated) else None
+
+    def _registered(self, caller: Caller, session: Session, change: AddTool | AddHandler) -> WriteAudit:
+        """What the audit log is told of a registration: of its source only the digest, which proves what it was."""
+        made = change.tool if isinstance(change, AddTool) else change.handler
+        told = {
+            "session_id": session.id,
+            "source_sha256": hashlib.sha256(made.source.encode(errors="replace")).hexdigest(),
+        }
+        if isinstance(made, SourceTool):
+            return self._audit.entry(caller.owner, "tool.register", "tool", made.name, told)
+        about = {**told, "kind": made.kind, "type": made.type}
+        return self._audit.entry(caller.owner, "handler.register", "handler", made.id, about)
 
     async def remove_handlers(self, caller: Caller, session: Session, kind: HandlerKind, type: str) -> None:
         """Raises: HandlerNotFound; CodeExecutionDisabled for a caller who may not."""
         if await self._sources.handlers(session.key, kind, type):
             _check_may_register(caller)
-            if not isinstance(await self._commit(RemoveHandlers(session.key, kind, type)), Missing):
+            about = {"kind": kind, "type": type, "session_id": session.id}
+            entry = self._audit.entry(caller.owner, "handler.remove", "handler", type, about)
+            if not isinstance(await self._commit(RemoveHandlers(session.key, kind, type), entry), Missing):
                 return
         raise HandlerNotFound(f"No {kind} handler is registered for {type} in this session.", param=f"{kind}_type")
 
@@ -292,9 +313,8 @@ class SourceCode:
             "set_state": set_state,
         }
 
-    async def _commit(self, change: RemoveTool | RemoveHandlers | SetState) -> object:
-        (outcome,) = await self._journal.commit((change,))
-        return outcome
+    async def _commit(self, change: RemoveTool | RemoveHandlers | SetState, *entries: WriteAudit) -> object:
+        return (await self._journal.commit((change, *entries)))[0]
 
 
 _LIMITS = {

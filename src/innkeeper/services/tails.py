@@ -31,6 +31,7 @@ class Stop(Enum):
     NEVER_BEGAN = "waited too long"
     RELEASED = "left to another process"
     EXHAUSTED = "tried too often"
+    SPENT = "cost what it may"
 
 
 @dataclass(frozen=True, slots=True)

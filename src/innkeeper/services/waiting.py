@@ -94,7 +94,7 @@ class Waiting:
         elif live.stop is None:
             live.stop = Stop.CANCELLED if isinstance(outcome, Missing) else Stop.INTERRUPTED
         if live.stop is not None:
-            await self._executions.settle(live, None, None)
+            await self._executions.settle(live, None)
             return
         assert isinstance(outcome, Begun), "else it has been stopped"
         await self._executions.execute(live, turn.job, outcome)
@@ -119,7 +119,7 @@ class Waiting:
         live.stop = why
         if not turn.is_beginning:
             self._drop(live.run.id)
-            live.task = asyncio.create_task(self._executions.settle(live, None, None))
+            live.task = asyncio.create_task(self._executions.settle(live, None))
 
     def _drop(self, run_id: str) -> None:
         turn = self._turns.pop(run_id, None)

@@ -1,4 +1,6 @@
-"""Wakes: what processes tell each other over the bus. Everything that is told here can also be found in the store."""
+"""Wakes: what processes tell each other over the bus. Everything that is told here can also be found in the store, but
+that an operator has an agent made anew.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from collections.abc import Callable, Collection
 from innkeeper.ports.bus import Bus
 
 _LOG, _TURN, _WORKER, _QUEUE, _CAME = "log", "turn", "worker", "queue", "came"
-_SESSION = "session"
+_SESSION, _AGENT = "session", "agent"
 
 
 class Wakes:
@@ -19,6 +21,12 @@ class Wakes:
         self.is_alone = True
         """Whether no other process serves this store, as far as we know; then nothing is told."""
         self._on_session: Callable[[Collection[str] | None], None] = lambda _: None
+        self._on_agent: Callable[[str], None] = lambda _: None
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether what is told here reaches other processes, if there are any, at once."""
+        return self._bus.is_connected
 
     def log_grew(self, run_id: str) -> None:
         """A run's log has more, or its end."""
@@ -33,6 +41,14 @@ class Wakes:
     def on_session(self, look: Callable[[Collection[str] | None], None]) -> None:
         """Call `look` with the keys of sessions that others say have grown, or with `None` for any; before `listen`."""
         self._on_session = look
+
+    def agent_changed(self, name: str) -> None:
+        """This process has made an agent anew, and the others shall, too. Nobody finds that in the store."""
+        self._bus.publish(f"{_AGENT}/{self._worker}/{name}")
+
+    def on_agent(self, make: Callable[[str], None]) -> None:
+        """Call `make` with each agent that another process has made anew; before `listen`."""
+        self._on_agent = make
 
     def turn_came(self, run_id: str) -> None:
         """A waiting run is the next of its session."""
@@ -81,12 +97,18 @@ class Wakes:
             for kind, _, name in told:
                 if kind == _TURN:
                     on_turn(name)
+                elif kind == _AGENT:
+                    self._heard_of_agent(*name.partition("/")[::2])
             if any(kind in (_TURN, _QUEUE) for kind, _, _ in told):
                 on_work()
             if any(kind == _WORKER and name == self._worker for kind, _, name in told):
                 on_look()
 
         await self._bus.open(receive)
+
+    def _heard_of_agent(self, worker: str, name: str) -> None:
+        if worker != self._worker:
+            self._on_agent(name)
 
     async def close(self) -> None:
         await self._bus.close()

@@ -11,21 +11,19 @@ from innkeeper.core.commands import Command, Hold
 from innkeeper.core.identity import Caller
 from innkeeper.storage import schema
 from innkeeper.storage.command_records import COMMAND_COLUMNS, command_of
-from innkeeper.storage.readers import Fetch
-from innkeeper.storage.statements import Statement
+from innkeeper.storage.readers import Fetch, pair, visible
+from innkeeper.storage.statements import Statement, unindexed
 
 _table = schema.commands
 _is_queued = (_table.c.status == literal_column("'queued'")) & _table.c.waits_for.is_(None)
 _is_executing = _table.c.status == literal_column("'executing'")
-_FIND = Statement(
+_FIND = pair(
     select(*COMMAND_COLUMNS).where(
         _table.c.id == bindparam("by_id"),
-        _table.c.organization == bindparam("by_organization"),
-        _table.c.owner == bindparam("by_owner"),
         _table.c.session_key == bindparam("by_key"),
         _table.c.kind == literal_column("'command'"),
     ),
-    returns=True,
+    _table,
 )
 _HAS_QUEUED = Statement(
     select(literal_column("1")).select_from(_table).where(_is_queued).limit(literal_column("1")), returns=True
@@ -50,17 +48,13 @@ _SILENT: Mapping[str, Any] = {
 }
 """What stands for what was said to and by handlers, which may be long."""
 _quiet_columns = [_SILENT[one.name].label(one.name) if one.name in _SILENT else one for one in COMMAND_COLUMNS]
-_is_own = (_table.c.organization == bindparam("by_organization")) & (_table.c.owner == bindparam("by_owner"))
-_OWN_TRACE = Statement(
-    select(*_quiet_columns).where(_is_own, _table.c.id == bindparam("by_id"), _table.c.trace_id.is_(None)),
-    returns=True,
-)
-_OF_TRACE = Statement(
+_OWN_TRACE = pair(select(*_quiet_columns).where(_table.c.id == bindparam("by_id"), _table.c.trace_id.is_(None)), _table)
+_OF_TRACE = pair(
     select(*_quiet_columns)
-    .where(_is_own, _table.c.trace_id == bindparam("by_trace"))
-    .order_by(_table.c.id)
+    .where(_table.c.trace_id == bindparam("by_trace"))
+    .order_by(unindexed(_table.c.id))
     .limit(bindparam("limit")),
-    returns=True,
+    _table,
 )
 
 
@@ -71,13 +65,8 @@ class StoredCommands:
         self._fetch = fetch
 
     async def find(self, caller: Caller, session_key: str, command_id: str) -> Command | None:
-        values = {
-            "by_id": command_id,
-            "by_organization": caller.owner.organization,
-            "by_owner": caller.owner.user,
-            "by_key": session_key,
-        }
-        rows = await self._fetch(_FIND, values, is_quick=True)
+        values = {**visible(caller), "by_id": command_id, "by_key": session_key}
+        rows = await self._fetch(_FIND[caller.sees_all], values, is_quick=True)
         return command_of(rows[0]) if rows else None
 
     async def has_queued(self) -> bool:
@@ -97,15 +86,9 @@ class StoredCommands:
         return [("queued", queued[0][0]), ("executing", executing[0][0])]
 
     async def of_trace(self, caller: Caller, trace_id: str, limit: int) -> Sequence[Command]:
-        values = {
-            "by_organization": caller.owner.organization,
-            "by_owner": caller.owner.user,
-            "by_id": f"cmd_{trace_id}",
-            "by_trace": trace_id,
-            "limit": limit,
-        }
+        values = {**visible(caller), "by_id": f"cmd_{trace_id}", "by_trace": trace_id, "limit": limit}
         rows = [
-            *await self._fetch(_OWN_TRACE, values, is_quick=True),
-            *await self._fetch(_OF_TRACE, values),
+            *await self._fetch(_OWN_TRACE[caller.sees_all], values, is_quick=True),
+            *await self._fetch(_OF_TRACE[caller.sees_all], values),
         ]
         return [command_of(row) for row in rows[:limit]]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
+from typing import Any
 
-from sqlalchemy import BigInteger, bindparam, literal_column, select, tuple_
+from sqlalchemy import BigInteger, Select, bindparam, cast, func, literal_column, select, tuple_
 
-from innkeeper.core.credits import Balance, BalanceEntry, UsageRecord
+from innkeeper.core.credits import Balance, BalanceEntry, BookedCredits, ModelTotal, UsageRecord
 from innkeeper.core.identity import Owner
 from innkeeper.core.times import Instant
 from innkeeper.core.usage import CreditRecord
@@ -24,6 +25,9 @@ _balances, _entries, _usage, _records = (
 )
 _IDS_UP_TO = "run_g"
 """Sorts behind every run's id."""
+_LAST_MILLISECOND = 2**48 - 1
+_BEHIND = "g"
+"""Sorts behind every other id."""
 
 _BALANCES = Statement(
     select(*_balances.c).where(
@@ -31,7 +35,13 @@ _BALANCES = Statement(
     ),
     returns=True,
 )
-_ANY = Statement(select(_balances.c.organization).limit(literal_column("1")), returns=True)
+_ANY = Statement(
+    select(_balances.c.organization)
+    .where(_balances.c.organization >= literal_column("''"))
+    .order_by(_balances.c.organization)
+    .limit(literal_column("1")),
+    returns=True,
+)
 _PAGE = Statement(
     select(*_balances.c)
     .where(tuple_(_balances.c.organization, _balances.c.owner) > tuple_(bindparam("after"), bindparam("after_owner")))
@@ -48,6 +58,14 @@ _ENTRIES = Statement(
     )
     .order_by(_entries.c.id.desc())
     .limit(bindparam("limit")),
+    returns=True,
+)
+_ENTRY = Statement(
+    select(*_entries.c).where(
+        _entries.c.organization == bindparam("by_organization"),
+        _entries.c.owner == bindparam("by_owner"),
+        _entries.c.id == bindparam("by_id"),
+    ),
     returns=True,
 )
 _USAGE_OF = Statement(
@@ -68,14 +86,56 @@ _USAGE = Statement(
     .limit(bindparam("limit")),
     returns=True,
 )
+_USAGE_IN = Statement(select(*_usage.c).where(_usage.c.run_id == bindparam("by_run")), returns=True)
 _BETWEEN = Statement(
     select(*_usage.c)
     .where(
         tuple_(_usage.c.run_id, _usage.c.model) > tuple_(bindparam("after"), bindparam("after_model")),
-        _usage.c.created_at >= bindparam("since", type_=BigInteger),
-        _usage.c.created_at < bindparam("until", type_=BigInteger),
+        _usage.c.run_id < bindparam("until_id"),
     )
     .order_by(_usage.c.run_id, _usage.c.model)
+    .limit(bindparam("limit")),
+    returns=True,
+)
+
+
+def _total() -> Select[Any]:
+    sums = [cast(func.sum(column), BigInteger) for column in (_usage.c.input_tokens, _usage.c.output_tokens)]
+    return (
+        select(_usage.c.model, func.count(), *sums, cast(func.sum(_usage.c.cost), BigInteger))
+        .where(_usage.c.run_id >= bindparam("since_id"), _usage.c.run_id < bindparam("until_id"))
+        .group_by(_usage.c.model)
+        .order_by(_usage.c.model)
+    )
+
+
+_TOTALS = Statement(_total(), returns=True)
+_TOTALS_OF = Statement(
+    _total().where(
+        _usage.c.organization == bindparam("by_organization"),
+        _usage.c.owner == bindparam("by_owner"),
+    ),
+    returns=True,
+)
+_TOTALS_OF_ORGANIZATION = Statement(
+    _total().where(_usage.c.organization == bindparam("by_organization")),
+    returns=True,
+)
+_RECORDS = Statement(
+    select(*_records.c)
+    .where(_records.c.id < bindparam("before"))
+    .order_by(_records.c.id.desc())
+    .limit(bindparam("limit")),
+    returns=True,
+)
+_RECORDS_OF_OWNER = Statement(
+    select(*_records.c)
+    .where(
+        _records.c.organization == bindparam("by_organization"),
+        _records.c.owner == bindparam("by_owner"),
+        _records.c.id < bindparam("before"),
+    )
+    .order_by(_records.c.id.desc())
     .limit(bindparam("limit")),
     returns=True,
 )
@@ -111,31 +171,58 @@ class StoredCredits:
     async def entries(
         self, organization: str, user: str, *, limit: int, after: str | None = None
     ) -> tuple[Sequence[BalanceEntry], bool]:
-        values = {"by_organization": organization, "by_owner": user, "before": after or "g", "limit": limit + 1}
+        values = {"by_organization": organization, "by_owner": user, "before": after or _BEHIND, "limit": limit + 1}
         rows = await self._fetch(_ENTRIES, values)
         return [_entry_of(row) for row in rows[:limit]], len(rows) > limit
+
+    async def entry(self, organization: str, user: str, entry_id: str) -> BalanceEntry | None:
+        values = {"by_organization": organization, "by_owner": user, "by_id": entry_id}
+        rows = await self._fetch(_ENTRY, values, is_quick=True)
+        return _entry_of(rows[0]) if rows else None
 
     async def usage(
         self, owner: Owner | None, *, limit: int, after: str | None = None
     ) -> tuple[Sequence[UsageRecord], bool]:
-        values: dict[str, object] = {"before": after or _IDS_UP_TO, "limit": limit + 1}
-        if owner is None:
-            rows = await self._fetch(_USAGE, values)
-        else:
-            values |= {"by_organization": owner.organization, "by_owner": owner.user}
-            rows = await self._fetch(_USAGE_OF, values)
+        statement, values = _USAGE, dict[str, object]()
+        if owner is not None:
+            statement, values = _USAGE_OF, {"by_organization": owner.organization, "by_owner": owner.user}
+        rows = await self._fetch(statement, {**values, "before": after or _IDS_UP_TO, "limit": limit + 1})
         found = [_usage_of(row) for row in rows]
         if len(found) <= limit:
             return found, False
         cut = found[-1].run_id  # a page holds whole runs, so that its last one's id is where the next begins
         whole = [one for one in found if one.run_id != cut]
-        return whole or found[:limit], True
+        if whole:
+            return whole, True
+        of_one = [_usage_of(row) for row in await self._fetch(_USAGE_IN, {"by_run": cut})]
+        return of_one, bool(await self._fetch(statement, {**values, "before": cut, "limit": 1}))
 
     async def usage_between(
         self, since: Instant, until: Instant, *, limit: int, after: tuple[str, str] = ("", "")
     ) -> Sequence[UsageRecord]:
-        values = {"since": since, "until": until, "after": after[0], "after_model": after[1], "limit": limit}
+        begin = max(after, (_id_at(since), ""))
+        values = {"after": begin[0], "after_model": begin[1], "until_id": _id_at(until), "limit": limit}
         return [_usage_of(row) for row in await self._fetch(_BETWEEN, values)]
+
+    async def totals(
+        self, since: Instant, until: Instant, *, organization: str | None = None, user: str | None = None
+    ) -> Sequence[ModelTotal]:
+        values: dict[str, object] = {"since_id": _id_at(since), "until_id": _id_at(until)}
+        statement = _TOTALS
+        if organization is not None:
+            values["by_organization"], statement = organization, _TOTALS_OF_ORGANIZATION
+            if user is not None:
+                values["by_owner"], statement = user, _TOTALS_OF
+        return [ModelTotal(*row) for row in await self._fetch(statement, values)]
+
+    async def records(
+        self, owner: Owner | None, *, limit: int, after: str | None = None
+    ) -> tuple[Sequence[BookedCredits], bool]:
+        values: dict[str, object] = {"before": after or _BEHIND, "limit": limit + 1}
+        if owner is not None:
+            values |= {"by_organization": owner.organization, "by_owner": owner.user}
+        rows = await self._fetch(_RECORDS if owner is None else _RECORDS_OF_OWNER, values)
+        return [_booked_of(row) for row in rows[:limit]], len(rows) > limit
 
     async def records_of(self, run_id: str) -> Sequence[CreditRecord]:
         rows = await self._fetch(_RECORDS_OF, {"by_run": run_id}, is_quick=True)
@@ -143,6 +230,7 @@ class StoredCredits:
 
 
 _ENTRY_NAMES = tuple(column.name for column in _entries.c)
+_RECORD_NAMES = tuple(column.name for column in _records.c)
 _USAGE_NAMES = tuple(column.name for column in _usage.c)
 
 
@@ -156,3 +244,17 @@ def _usage_of(row: Row) -> UsageRecord:
     cell = dict(zip(_USAGE_NAMES, row, strict=True))
     owner = Owner(cell.pop("organization"), cell.pop("owner"))
     return UsageRecord(owner=owner, **cell)
+
+
+def _booked_of(row: Row) -> BookedCredits:
+    cell = dict(zip(_RECORD_NAMES, row, strict=True))
+    owner = Owner(cell["organization"], cell["owner"])
+    record = CreditRecord(
+        cell["id"], Decimal(cell["credits"]), cell["reason"], loads(cell["metadata"]), cell["created_at"]
+    )
+    return BookedCredits(cell["run_id"], owner, cell["user_id"], cell["agent_name"], record)
+
+
+def _id_at(instant: Instant) -> str:
+    """Sorts before every run that was accepted in the millisecond of that instant or later: ids begin with it."""
+    return f"run_{min(max(instant // 1000, 0), _LAST_MILLISECOND):012x}"

@@ -1,4 +1,4 @@
-"""Engine readers: an owner's engines with the status of their last run, which is asked of the runs themselves."""
+"""Engine readers: engines with the status of their last run, which is asked of the runs themselves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from innkeeper.core.identity import Caller, Owner
 from innkeeper.core.runs import RunStatus
 from innkeeper.core.times import Instant
 from innkeeper.storage import schema
-from innkeeper.storage.readers import Fetch
+from innkeeper.storage.readers import Fetch, owned, pair, visible
 from innkeeper.storage.records import loads
 from innkeeper.storage.statements import Row, Statement
 
@@ -20,8 +20,7 @@ _engines, _runs = schema.engines, schema.runs
 _last_status = select(_runs.c.status).where(_runs.c.id == _engines.c.last_run_id).scalar_subquery()
 _COLUMNS = (*_engines.c, _last_status.label("last_status"))
 _NAMES = tuple(column.name for column in _COLUMNS)
-_is_owned = (_engines.c.organization == bindparam("by_organization")) & (_engines.c.owner == bindparam("by_owner"))
-_FIND = Statement(select(*_COLUMNS).where(_is_owned, _engines.c.id == bindparam("by_id")), returns=True)
+_FIND = pair(select(*_COLUMNS).where(_engines.c.id == bindparam("by_id")), _engines)
 
 
 def _has(status: EngineStatus) -> ColumnElement[bool]:
@@ -31,8 +30,10 @@ def _has(status: EngineStatus) -> ColumnElement[bool]:
     return _last_status.in_([literal_column(f"'{one.value}'") for one in wanted])
 
 
-def _page(status: EngineStatus | None, *, of_session: bool) -> Statement:
-    query: Select[Any] = select(*_COLUMNS).where(_is_owned, _engines.c.id < bindparam("before"))
+def _page(status: EngineStatus | None, *, of_session: bool, sees_all: bool) -> Statement:
+    query: Select[Any] = select(*_COLUMNS).where(_engines.c.id < bindparam("before"))
+    if not sees_all:
+        query = query.where(owned(_engines))
     if of_session:
         query = query.where(_engines.c.session_key == bindparam("by_session"))
     if status is not None:
@@ -41,8 +42,10 @@ def _page(status: EngineStatus | None, *, of_session: bool) -> Statement:
 
 
 _STATUSES = (None, *EngineStatus)
-PAGES = tuple(_page(status, of_session=False) for status in _STATUSES)
-PAGES_OF_SESSION = tuple(_page(status, of_session=True) for status in _STATUSES)
+PAGES = tuple(_page(status, of_session=False, sees_all=False) for status in _STATUSES)
+PAGES_OF_SESSION = tuple(_page(status, of_session=True, sees_all=False) for status in _STATUSES)
+PAGES_OF_ALL = tuple(_page(status, of_session=False, sees_all=True) for status in _STATUSES)
+PAGES_OF_ANY_SESSION = tuple(_page(status, of_session=True, sees_all=True) for status in _STATUSES)
 _BEYOND_ALL = "g"
 """Sorts behind every id, which is hexadecimal."""
 
@@ -54,7 +57,7 @@ class StoredEngines:
         self._fetch = fetch
 
     async def find(self, caller: Caller, engine_id: str) -> Engine | None:
-        rows = await self._fetch(_FIND, {**_visible(caller), "by_id": engine_id}, is_quick=True)
+        rows = await self._fetch(_FIND[caller.sees_all], {**visible(caller), "by_id": engine_id}, is_quick=True)
         return _engine_of(rows[0]) if rows else None
 
     async def page(
@@ -66,19 +69,18 @@ class StoredEngines:
         session_key: str | None = None,
         status: EngineStatus | None = None,
     ) -> tuple[Sequence[Engine], bool]:
-        pages = PAGES if session_key is None else PAGES_OF_SESSION
+        if caller.sees_all:
+            pages = PAGES_OF_ALL if session_key is None else PAGES_OF_ANY_SESSION
+        else:
+            pages = PAGES if session_key is None else PAGES_OF_SESSION
         values = {
-            **_visible(caller),
+            **visible(caller),
             "before": _BEYOND_ALL if after is None else after,
             "by_session": session_key,
             "limit": limit + 1,
         }
         rows = await self._fetch(pages[_STATUSES.index(status)], values)
         return [_engine_of(row) for row in rows[:limit]], len(rows) > limit
-
-
-def _visible(caller: Caller) -> dict[str, str]:
-    return {"by_organization": caller.owner.organization, "by_owner": caller.owner.user}
 
 
 def _engine_of(row: Row) -> Engine:

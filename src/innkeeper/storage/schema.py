@@ -62,6 +62,8 @@ sessions = Table(
           postgresql_where=text("token_digest IS NOT NULL")),
     Index("sessions_by_name", "id", "organization", "owner", "user_id", unique=True),
     Index("sessions_by_age", "organization", "owner", "recorded", "key"),
+    Index("sessions_by_user", "user_id", "organization", "key", sqlite_where=text("user_id <> owner"),
+          postgresql_where=text("user_id <> owner")),
 )  # fmt: skip
 
 branches = Table(
@@ -134,6 +136,8 @@ runs = Table(
     Index("runs_of_traces", "trace_id", "organization", "owner", "id", sqlite_where=text("trace_id IS NOT NULL"),
           postgresql_where=text("trace_id IS NOT NULL")),
     Index("runs_by_age", "organization", "owner", "id"),
+    Index("runs_by_user", "user_id", "organization", "id", sqlite_where=text("user_id <> owner"),
+          postgresql_where=text("user_id <> owner")),
     Index("runs_by_session", "session_key", "id"),
     Index("runs_unfinished", "session_key", "status", sqlite_where=text("ended_at IS NULL"),
           postgresql_where=text("ended_at IS NULL")),
@@ -192,7 +196,9 @@ credit_records = Table(
     Column("created_at", BigInteger, nullable=False),
     Index("credit_records_by_run", "run_id"),
     Index("credit_records_by_owner", "organization", "owner", "id"),
-)
+    Index("credit_records_by_user", "user_id", "organization", "id", sqlite_where=text("user_id <> owner"),
+          postgresql_where=text("user_id <> owner")),
+)  # fmt: skip
 
 model_usage = Table(
     "model_usage",
@@ -206,8 +212,10 @@ model_usage = Table(
     Column("cost", BigInteger),
     Column("created_at", BigInteger, nullable=False),
     Index("model_usage_by_owner", "organization", "owner", "run_id"),
+    Index("model_usage_by_user", "user_id", "organization", "run_id", sqlite_where=text("user_id <> owner"),
+          postgresql_where=text("user_id <> owner")),
     sqlite_with_rowid=False,
-)
+)  # fmt: skip
 
 # What may still be spent, in billionths of a credit: by a user, or, where `owner` is empty, by an organization. Of
 # what is there, `reserved` is set aside for runs under way. Each movement is an entry, and they sum up to the balance.
@@ -507,7 +515,9 @@ tokens = Table(
     Column("revoked_at", BigInteger),
     Column("last_used_at", BigInteger),
     Index("tokens_by_owner", "organization", "owner", "id"),
-)
+    Index("admin_tokens", "id", sqlite_where=text("role = 'admin'"),
+          postgresql_where=text("role = 'admin'")),
+)  # fmt: skip
 
 # What the server logged, and what clients did; `level` is a number as in `logging`. The server's own have no owner.
 log_records = Table(

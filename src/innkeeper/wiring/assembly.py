@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from innkeeper.buses.memory import MemoryBus
 from innkeeper.config import Settings
+from innkeeper.core.context import RunContext
+from innkeeper.core.runs import Run
 from innkeeper.http.contexts import RequestState, new_id, now
 from innkeeper.http.control.event_frames import frame_of
+from innkeeper.ports.accounts import AuditReader
 from innkeeper.runtimes.settings import RuntimeSettings
 from innkeeper.runtimes.threads import Threads
 from innkeeper.services import processes
+from innkeeper.services.admins import Admins
 from innkeeper.services.agents import AgentRegistry
 from innkeeper.services.audit import Audit
+from innkeeper.services.balances import Balances
+from innkeeper.services.chat_logs import ChatLogs
 from innkeeper.services.control import IN_HAND, Belongings, Control
 from innkeeper.services.credentials import Credentials
+from innkeeper.services.credits import Credits
+from innkeeper.services.denials import Denials
 from innkeeper.services.engines import Engines
 from innkeeper.services.figures import Figures
 from innkeeper.services.handlers import Handlers
+from innkeeper.services.initializations import Initializations
 from innkeeper.services.injections import Injections
 from innkeeper.services.logs import Logs
 from innkeeper.services.membership import Membership
 from innkeeper.services.neighbours import Neighbours
+from innkeeper.services.prices import Prices
 from innkeeper.services.runs import RunLimits, Runs
 from innkeeper.services.session_tails import SessionTails
 from innkeeper.services.sessions import Sessions
@@ -38,7 +49,20 @@ from innkeeper.telemetry.logs import LogWriter
 from innkeeper.telemetry.measures import Measures
 from innkeeper.telemetry.retention import LogRetention
 from innkeeper.webhooks.senders import HttpSender
-from innkeeper.wiring.openings import Store, open_bus, open_sandbox, open_span_sink
+from innkeeper.wiring.accounting import open_balances, open_price_file
+from innkeeper.wiring.chat_logging import ChatLogging, chat_logging
+from innkeeper.wiring.openings import (
+    Store,
+    keeps_tokens_in_redis,
+    open_bus,
+    open_issuer,
+    open_sandbox,
+    open_span_sink,
+    open_vault,
+)
+from innkeeper.wiring.price_files import PriceFile
+
+_LONGEST_WAIT = 120.0
 
 
 @dataclass(slots=True)
@@ -54,6 +78,8 @@ class Started:
     logs: Logs
     log_writer: LogWriter
     log_retention: LogRetention
+    chat_logging: ChatLogging
+    chat_logs: ChatLogs
     session_tails: SessionTails
     control: Control
     traces: Traces
@@ -61,6 +87,12 @@ class Started:
     tokens: Tokens
     credentials: Credentials
     audit: Audit
+    balances: Balances
+    price_file: PriceFile | None
+    audit_log: AuditReader
+    admins: Admins
+    denials: Denials
+    initializations: Initializations
     loop: asyncio.AbstractEventLoop
 
 
@@ -77,10 +109,20 @@ class _Shared:
     neighbours: Neighbours
     traces: Traces
     trace_export: TraceExport | None
+    credits: Credits
+    prices: Prices
+    price_file: PriceFile | None
+    new_context: Callable[..., RunContext]
+    chat_logging: ChatLogging
 
 
 async def open_services(
-    settings: Settings, agents: AgentRegistry, handlers: Handlers, store: Store, measures: Measures
+    settings: Settings,
+    agents: AgentRegistry,
+    handlers: Handlers,
+    store: Store,
+    measures: Measures,
+    new_context: Callable[..., RunContext] = RequestState,
 ) -> Started:
     """The services over an open store, with what others had left in it taken over.
 
@@ -90,7 +132,24 @@ async def open_services(
     wakes = Wakes(open_bus(settings) if store.is_shared else MemoryBus(), worker)
     traces = Traces(runs=store.runs, commands=store.commands, events=store.events)
     export = _trace_export(settings, store, traces)
-    shared = _Shared(settings, agents, store, worker, wakes, measures, Neighbours(), traces, export)
+    credits, prices = Credits(store.credits, max_tokens=settings.max_tokens), Prices()
+    price_file = open_price_file(settings, prices)
+    shared = _Shared(
+        settings,
+        agents,
+        store,
+        worker,
+        wakes,
+        measures,
+        Neighbours(),
+        traces,
+        export,
+        credits,
+        prices,
+        price_file,
+        new_context,
+        chat_logging(settings, store),
+    )
     started = _assembled(shared, handlers)
     try:
         await started.control.open_sandbox()
@@ -104,6 +163,9 @@ async def open_services(
         raise
     started.log_writer.open()
     started.log_retention.open()
+    started.chat_logging.open()
+    if started.price_file is not None:
+        started.price_file.open()
     if export is not None:
         export.open()
     return started
@@ -136,25 +198,37 @@ def _assembled(shared: _Shared, handlers: Handlers) -> Started:
         logs=Logs(journal=store.journal, logs=store.logs, sessions=store.sessions, now=now, new_id=new_id),
         log_writer=LogWriter(store.journal, settings.log_level, new_id=new_id, now=now, shows_errors=settings.debug),
         log_retention=LogRetention(store.journal, store.logs, now=now, days=settings.log_days),
+        chat_logging=shared.chat_logging,
+        chat_logs=ChatLogs(chat_logs=store.chat_logs, sessions=store.sessions),
         session_tails=tails,
         control=control,
         traces=shared.traces,
         trace_export=shared.trace_export,
         tokens=tokens,
-        credentials=Credentials(tokens=tokens, journal=store.journal, now=now),
-        audit=Audit(journal=store.journal, now=now, new_id=new_id),
+        credentials=Credentials(tokens=tokens, now=now, issuer=open_issuer(settings, now), admins=store.admins),
+        audit=_audit(store),
+        balances=open_balances(store, shared.credits.changed),
+        price_file=shared.price_file,
+        audit_log=store.audit,
+        admins=_admins(shared, tokens),
+        denials=Denials(audit=_audit(store)),
+        initializations=_initializations(shared),
         loop=asyncio.get_running_loop(),
     )
 
 
 def _runs(shared: _Shared) -> Runs:
     settings, store, meter = shared.settings, shared.store, shared.measures.meter
-    settlements = Settlements(store.journal, now, new_id, shows_errors=settings.debug, meter=meter)
-    settlements.on_end = None if shared.trace_export is None else shared.trace_export.ended
+    settlements = Settlements(
+        store.journal, now, new_id, shows_errors=settings.debug, meter=meter, cost=shared.prices.cost
+    )
+    settlements.on_end = _on_end(shared)
     limits = RunLimits(
         run_seconds=settings.run_seconds,
         in_background=settings.background_runs,
         max_attempts=settings.max_attempts,
+        at_once_by_caller=settings.max_runs_per_caller,
+        queued=settings.max_queued_runs,
     )
     membership = Membership(
         journal=store.journal,
@@ -180,13 +254,34 @@ def _runs(shared: _Shared) -> Runs:
         wakes=shared.wakes,
         now=now,
         new_id=new_id,
-        new_context=RequestState,
+        new_context=shared.new_context,
         worker=shared.worker,
         limits=limits,
         webhooks=_webhooks(settings, store, shared.worker),
+        credits=shared.credits,
         neighbours=shared.neighbours,
         meter=meter,
     )
+
+
+def _on_end(shared: _Shared) -> Callable[[Run], None]:
+    """Who hears of each run that has ended here."""
+    written, export = shared.chat_logging.writer.ended, shared.trace_export
+    if export is None:
+        return written
+
+    def ended(run: Run) -> None:
+        export.ended(run)
+        written(run)
+
+    return ended
+
+
+def _initializations(shared: _Shared) -> Initializations:
+    # By then whoever had begun with what was replaced has ended, however long it had waited for its turn.
+    linger = shared.settings.run_seconds + _LONGEST_WAIT
+    audit = _audit(shared.store)
+    return Initializations(agents=shared.agents, audit=audit, wakes=shared.wakes, now=now, linger=linger)
 
 
 def _injections(shared: _Shared) -> Injections:
@@ -195,6 +290,7 @@ def _injections(shared: _Shared) -> Injections:
         journal=store.journal,
         injections=store.injections,
         sessions=store.sessions,
+        runs=store.runs,
         agents=shared.agents,
         now=now,
         new_id=new_id,
@@ -214,6 +310,19 @@ def _engines(shared: _Shared) -> Engines:
     )
 
 
+def _admins(shared: _Shared, tokens: Tokens) -> Admins:
+    store, wakes = shared.store, shared.wakes
+    return Admins(
+        journal=store.journal,
+        admins=store.admins,
+        audit=_audit(store),
+        is_connected=lambda: wakes.is_connected,
+        now=now,
+        new_id=new_id,
+        tokens=tokens if keeps_tokens_in_redis(shared.settings) else None,
+    )
+
+
 def _control(shared: _Shared, handlers: Handlers, sessions: Sessions, tails: SessionTails) -> Control:
     """Raises: SetupError where clients' code cannot be executed on this machine."""
     belongings = Belongings(
@@ -222,6 +331,7 @@ def _control(shared: _Shared, handlers: Handlers, sessions: Sessions, tails: Ses
         in_thread=Threads(IN_HAND, "handlers").call,
         meter=shared.measures.meter,
         wakes=shared.wakes,
+        audit=_audit(shared.store),
         now=now,
         new_id=new_id,
         on_growth=tails.grew,
@@ -258,14 +368,22 @@ def _webhooks(settings: Settings, store: Store, worker: str) -> Webhooks:
 
 
 def token_parts(settings: Settings, store: Store) -> dict[str, Any]:
-    """What `Tokens` are made of, over an open store that need not be served."""
+    """What `Tokens` are made of, over an open store that need not be served.
+
+    Raises: SetupError.
+    """
     return {
-        "journal": store.journal,
-        "tokens": store.tokens,
+        "vault": open_vault(settings, store),
+        "sessions": store.tokens,
+        "audit": _audit(store),
         "digests": _digests(settings),
         "now": now,
         "random": secrets.token_bytes,
     }
+
+
+def _audit(store: Store) -> Audit:
+    return Audit(journal=store.journal, now=now, new_id=new_id)
 
 
 def _digests(settings: Settings) -> Digests:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import sys
 import time
 import weakref
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from innkeeper import runtimes
 from innkeeper.config import Settings
 from innkeeper.core.engines import DUMMY_ENGINE
 from innkeeper.core.errors import SetupError
+from innkeeper.http.addresses import network_of
+from innkeeper.http.bounds import Bounds
 from innkeeper.http.contexts import RequestState, new_id
 from innkeeper.http.deps import House
 from innkeeper.http.gates import Gate, GateSettings
@@ -26,12 +30,20 @@ from innkeeper.inventories import nested
 from innkeeper.runtimes.dummy import DummyRuntime
 from innkeeper.services.agents import AgentRegistry
 from innkeeper.services.handlers import Handlers
+from innkeeper.services.rates import Rates
 from innkeeper.services.watchdogs import Watchdog
 from innkeeper.telemetry.books import Shelf
 from innkeeper.telemetry.measures import Measures, open_measures
 from innkeeper.version import __version__
 from innkeeper.wiring.assembly import Started, let_go, open_services
-from innkeeper.wiring.openings import open_store, store_label
+from innkeeper.wiring.openings import open_limiter, open_store, rate_rules, store_label
+
+_logger = logging.getLogger(__name__)
+
+_ANYBODY = (
+    "AGENT_AUTH_ENABLED is false: whoever can reach this server runs its agents and reads what all have said. Behind an"
+    " address that others can reach, set it to true and make tokens."
+)
 
 FINALIZE_SECONDS = 3.0
 EXPORT_SECONDS = 1.0
@@ -44,18 +56,26 @@ kernels: weakref.WeakSet[Kernel] = weakref.WeakSet()
 class Kernel:
     """Starts and stops what one app needs."""
 
-    def __init__(self, settings: Settings, agents: AgentRegistry, handlers: Handlers | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        agents: AgentRegistry,
+        handlers: Handlers | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self.settings = settings
         self.agents = agents
+        self._variables = variables if variables is not None else settings.dotenv
         self.handlers = handlers if handlers is not None else Handlers()
         kernels.add(self)
         agents.build_in(DUMMY_ENGINE, DummyRuntime())
         self._measures = open_measures(agents) if settings.enable_metrics else Measures()
+        self._limiter = open_limiter(settings)
         self.house = House(
             agents=agents,
-            gate=Gate(_gate_settings(settings), self.start),
+            gate=Gate(_gate_settings(settings), self.start, Rates(rate_rules(settings), self._limiter)),
             start=self.start,
-            new_context=RequestState,
+            new_context=partial(RequestState, variables=self._variables),
             new_id=new_id,
             status=self.status,
             configuration=self.configuration,
@@ -63,6 +83,8 @@ class Kernel:
             is_tracing=settings.enable_tracing,
             created=int(time.time()),
             modes=frozenset(settings.allowed_modes),
+            env_headers={name.upper(): name for name in settings.env_headers},
+            bounds=bounds_of(settings),
             meter=self._measures.meter,
         )
         self._started: Started | None = None
@@ -125,10 +147,14 @@ class Kernel:
             self._started = None
             self._abandon()
         self._is_leaving = False
+        if not self.settings.auth_enabled:
+            _logger.warning(_ANYBODY)
         store = open_store(self.settings, self._measures.meter.committed)
         await store.open()
         try:
-            self._started = await open_services(self.settings, self.agents, self.handlers, store, self._measures)
+            self._started = await open_services(
+                self.settings, self.agents, self.handlers, store, self._measures, self.house.new_context
+            )
         except BaseException:
             await store.close()
             raise
@@ -157,6 +183,7 @@ class Kernel:
         self._watchdog.stop()
         self.house.services = None
         if started is None:
+            await self._limiter.close()
             return
         if started.loop is not asyncio.get_running_loop():
             self._abandon()
@@ -168,8 +195,15 @@ class Kernel:
         await self.house.finished(FINALIZE_SECONDS)
         if started.trace_export is not None:
             await started.trace_export.close(EXPORT_SECONDS)
+        await started.initializations.close()
+        await self._limiter.close()
         await started.credentials.close()
+        await started.denials.close()
+        await started.tokens.close()
         await started.log_retention.close()
+        await started.chat_logging.close()
+        if started.price_file is not None:
+            await started.price_file.close()
         await started.log_writer.close()
         self._abandon.detach()
         await started.store.close()
@@ -208,9 +242,29 @@ def _prepare_process() -> None:
 
 
 def _gate_settings(settings: Settings) -> GateSettings:
+    if "*" in settings.cors_origins and not (settings.force_auth and settings.auth_enabled):
+        raise SetupError(
+            "CORS_ORIGINS is *, and programs on this machine need no credential: any page in a browser here would act"
+            " for its user. Name the origins, or set FORCE_AUTH=true."
+        )
     return GateSettings(
         is_auth_enabled=settings.auth_enabled,
         is_auth_forced=settings.force_auth,
         allowed_hosts=frozenset(name.lower() for name in settings.allowed_hosts),
         allowed_origins=frozenset(settings.cors_origins),
+        trusted_proxies=tuple(network_of(entry) for entry in settings.trusted_proxies),
+        bounds=bounds_of(settings),
+    )
+
+
+def bounds_of(settings: Settings) -> Bounds:
+    """How much one client may take."""
+    return Bounds(
+        body_bytes=settings.max_body_bytes,
+        chat_body_bytes=settings.max_chat_body_bytes,
+        header_bytes=settings.max_header_bytes,
+        slow_seconds=settings.slow_client_seconds,
+        idle_seconds=settings.idle_seconds,
+        stalled_seconds=settings.stalled_seconds,
+        messages_per_second=settings.max_messages_per_second,
     )

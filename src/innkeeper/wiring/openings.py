@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Protocol
 
 from innkeeper.buses.memory import MemoryBus
-from innkeeper.config import Settings
+from innkeeper.config import MODES, Settings
 from innkeeper.core.errors import MissingDependency, SetupError
-from innkeeper.ports.accounts import CreditReader
+from innkeeper.core.rates import RateRules, rate_of, special_rates
+from innkeeper.limiters.memory import MemoryLimiter
+from innkeeper.ports.accounts import AdminReader, AuditReader, ChatLogReader, CreditReader, UserReader
 from innkeeper.ports.bus import Bus
+from innkeeper.ports.issuers import Issuer
 from innkeeper.ports.journal import Journal
+from innkeeper.ports.limits import Limiter
 from innkeeper.ports.readers import (
     CommandReader,
     CountReader,
@@ -27,6 +31,8 @@ from innkeeper.ports.readers import (
 )
 from innkeeper.ports.sandbox import Sandbox
 from innkeeper.ports.spans import SpanSink
+from innkeeper.ports.tokens import TokenVault
+from innkeeper.vaults.stored import StoredVault
 from innkeeper.version import __version__
 
 
@@ -67,10 +73,22 @@ class Store(Protocol):
     def logs(self) -> LogReader: ...
 
     @property
+    def chat_logs(self) -> ChatLogReader: ...
+
+    @property
+    def users(self) -> UserReader: ...
+
+    @property
     def tokens(self) -> TokenReader: ...
 
     @property
     def credits(self) -> CreditReader: ...
+
+    @property
+    def audit(self) -> AuditReader: ...
+
+    @property
+    def admins(self) -> AdminReader: ...
 
     @property
     def is_shared(self) -> bool: ...
@@ -78,6 +96,8 @@ class Store(Protocol):
     async def open(self, *, serves: bool = True) -> None: ...
 
     async def close(self) -> None: ...
+
+    def scrub(self) -> bool: ...
 
     def abandon(self) -> None: ...
 
@@ -161,6 +181,84 @@ def open_bus(settings: Settings) -> Bus:
             ) from error
         return PostgresBus(database)
     return MemoryBus()
+
+
+def open_vault(settings: Settings, store: Store) -> TokenVault:
+    """Where tokens are kept, not yet connected, over an open store.
+
+    Raises: SetupError, MissingDependency.
+    """
+    if not keeps_tokens_in_redis(settings):
+        return StoredVault(store.journal, store.tokens)
+    redis = _redis_url(settings)
+    if redis is None:
+        raise SetupError("TOKEN_STORE=redis needs a Redis: name one with REDIS_URL or REDIS_HOST.")
+    try:
+        from innkeeper.vaults.redis import RedisVault
+    except ModuleNotFoundError as error:
+        raise MissingDependency(f"Redis needs the package {error.name}: pip install 'innkeeper[redis]'.") from error
+    return RedisVault(redis, store.journal)
+
+
+def keeps_tokens_in_redis(settings: Settings) -> bool:
+    """Whether tokens are kept there, and not in the store."""
+    chosen = settings.token_store
+    return _redis_url(settings) is not None if chosen == "auto" else chosen == "redis"
+
+
+def open_issuer(settings: Settings, now: Callable[[], int]) -> Issuer | None:
+    """Whose signed tokens are accepted; nobody's where none is named.
+
+    Raises: SetupError, MissingDependency.
+    """
+    if settings.oidc_issuer is None:
+        if settings.oidc_audience is not None or settings.oidc_jwks_url is not None:
+            raise SetupError("OIDC_AUDIENCE and OIDC_JWKS_URL say nothing without OIDC_ISSUER.")
+        return None
+    if settings.oidc_audience is None:
+        raise SetupError("OIDC_ISSUER needs OIDC_AUDIENCE: without it, tokens for other services would be accepted.")
+    try:
+        from innkeeper.issuers.keys import IssuerKeys
+        from innkeeper.issuers.oidc import Claims, OidcIssuer
+    except ModuleNotFoundError as error:
+        raise MissingDependency(
+            f"OIDC_ISSUER needs the package {error.name}: pip install 'innkeeper[oidc]'."
+        ) from error
+    claims = Claims(
+        user=settings.oidc_user_claim,
+        organization=settings.oidc_organization_claim,
+        role=settings.oidc_role_claim or "role",
+        scope=settings.oidc_scope_claim,
+        makes_admins=settings.oidc_role_claim is not None,
+    )
+    keys = IssuerKeys(settings.oidc_issuer, settings.oidc_jwks_url)
+    return OidcIssuer(settings.oidc_issuer, settings.oidc_audience, keys, now=now, claims=claims)
+
+
+def open_limiter(settings: Settings) -> Limiter:
+    """What counts towards rates: Redis, for all that share it, else this process for itself.
+
+    Raises: MissingDependency; SetupError for an address that cannot be one.
+    """
+    redis = _redis_url(settings)
+    if redis is None:
+        return MemoryLimiter()
+    try:
+        from innkeeper.limiters.redis import RedisLimiter
+    except ModuleNotFoundError as error:
+        raise MissingDependency(f"Redis needs the package {error.name}: pip install 'innkeeper[redis]'.") from error
+    return RedisLimiter(redis)
+
+
+def rate_rules(settings: Settings) -> RateRules:
+    """The rates that the settings name."""
+    return RateRules(
+        anonymous=rate_of(settings.rate_limit_anonymous),
+        user=rate_of(settings.rate_limit_user),
+        websocket=rate_of(settings.rate_limit_websocket),
+        failed_auth=rate_of(settings.rate_limit_failed_auth),
+        special=special_rates(settings.rate_limits, MODES),
+    )
 
 
 def store_label(settings: Settings) -> str:

@@ -57,6 +57,7 @@ def test_an_engine_is_told_as_it_was_made(http: httpx2.Client) -> None:
     assert engine == {
         **body,
         "engine_id": engine["engine_id"],
+        "user_id": "local",
         "status": "initialized",
         "last_run_id": None,
         "created_at": engine["created_at"],

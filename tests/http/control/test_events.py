@@ -37,6 +37,7 @@ def test_a_session_is_made_shown_listed_and_removed(http: httpx2.Client) -> None
         **body,
         "session_id": made["session_id"],
         "status": "active",
+        "user_id": "local",
         "message_count": 0,
         "created_at": made["created_at"],
         "updated_at": made["created_at"],

@@ -28,6 +28,7 @@ from innkeeper.core.errors import (
     UnsupportedMediaType,
 )
 from innkeeper.core.events import shown_usage
+from innkeeper.core.identity import Caller
 from innkeeper.core.runs import StartRun
 from innkeeper.core.times import isoformat
 from innkeeper.http.answers import failed, run_headers
@@ -38,7 +39,7 @@ from innkeeper.http.problems import problems
 from innkeeper.http.requests import Named, printable
 from innkeeper.http.routes import needs, request_id_of, surface
 from innkeeper.http.turns import Answer, open_turn, wait_for_end
-from innkeeper.http.views import UsageView
+from innkeeper.http.views import TenantView, UsageView, tenant
 from innkeeper.services.engines import EngineType
 
 router = surface(prefix="/api", tags=["Control: engines"])
@@ -151,7 +152,7 @@ class ExecuteEngineRequest(BaseModel):
         return value
 
 
-class EngineView(BaseModel):
+class EngineView(TenantView):
     """An engine; `last_run_id` is the run that its status comes from."""
 
     engine_id: str
@@ -159,21 +160,24 @@ class EngineView(BaseModel):
     model_name: str | None
     status: EngineStatus
     session_id: str
+    user_id: str
     configuration: dict[str, Any]
     last_run_id: str | None
     created_at: str
 
     @classmethod
-    def of(cls, engine: Engine) -> EngineView:
+    def of(cls, engine: Engine, caller: Caller) -> EngineView:
         return cls(
             engine_id=engine.id,
             engine_type=engine.engine_type,
             model_name=engine.model_name,
             status=engine.status,
             session_id=engine.session_id,
+            user_id=engine.user_id,
             configuration=dict(engine.configuration),
             last_run_id=engine.last_run_id,
             created_at=isoformat(engine.created_at),
+            **tenant(engine.owner, caller),
         )
 
 
@@ -240,7 +244,7 @@ async def create_engine(
     )
     if is_repeated:
         response.headers[REPLAYED] = "true"
-    return EngineView.of(engine)
+    return EngineView.of(engine, caller)
 
 
 @router.get("/engines", responses=_LIST, openapi_extra=needs("control:read"))
@@ -252,15 +256,15 @@ async def list_engines(
     limit: Limit = 50,
     after: Annotated[str | None, Query(description="The id of the last engine of the page before.")] = None,
 ) -> EngineList:
-    """Your engines, newest first."""
+    """Your engines, newest first; everybody's, for an admin."""
     page, has_more = await services.engines.page(caller, limit=limit, after=after, session_id=session_id, status=status)
-    return EngineList(engines=[EngineView.of(engine) for engine in page], has_more=has_more)
+    return EngineList(engines=[EngineView.of(engine, caller) for engine in page], has_more=has_more)
 
 
 @router.get("/engines/{engine_id}", responses=_ONE, openapi_extra=needs("control:read"))
 async def get_engine(engine_id: str, caller: CallerDep, services: ServicesDep) -> EngineView:
     """One engine, with the status that its last run gives it."""
-    return EngineView.of(await services.engines.get(caller, engine_id))
+    return EngineView.of(await services.engines.get(caller, engine_id), caller)
 
 
 @router.delete("/engines/{engine_id}", status_code=204, responses=_ONE, openapi_extra=needs("control:write"))
@@ -281,6 +285,8 @@ async def execute_engine(body: ExecuteEngineRequest, request: Request) -> Respon
     caller, services = caller_of(request), await house_of(request).ready()
     engine_id = request.path_params["engine_id"]
     streams = _accepts_events(request) if body.stream is None else body.stream
+    if caller.sees_all:
+        caller = caller.acting_for((await services.engines.get(caller, engine_id)).owner)
     start = await services.engines.start(
         caller, engine_id, body.prompt, _given(body.parameters, "parameters"), stream=streams
     )

@@ -89,7 +89,7 @@ async def publish_event(
     session = await services.sessions.get(caller, session_id)
     claim = claim_of(request, request.scope["innkeeper.body"])
     event, is_repeated = await services.control.log.publish(
-        caller, session, NewEvent(body.event_type, body.data, body.metadata), claim, parent_of(request)
+        session, NewEvent(body.event_type, body.data, body.metadata), claim, parent_of(request)
     )
     if is_repeated:
         response.headers[REPLAYED] = "true"

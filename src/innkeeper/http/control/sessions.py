@@ -24,6 +24,7 @@ from innkeeper.http.problems import problems
 from innkeeper.http.requests import Named, addressable, printable
 from innkeeper.http.routes import needs, surface
 from innkeeper.http.sessions import delete
+from innkeeper.http.views import is_absent
 
 router = surface(prefix="/api/sessions", tags=["Control: sessions"])
 
@@ -46,8 +47,11 @@ class NewSession(BaseModel):
 
 
 class ControlSessions(BaseModel):
+    """Newest first. Where there are more, `next` is the `after` that leads on, whatever ids the sessions have."""
+
     sessions: list[ControlSession]
     has_more: bool
+    next: str | None = Field(default=None, exclude_if=is_absent)
 
 
 @router.post(
@@ -72,7 +76,7 @@ async def create_session(
     )
     if is_repeated:
         response.headers[REPLAYED] = "true"
-    return ControlSession.of(session, token)
+    return ControlSession.of(session, caller, token)
 
 
 @router.get("", responses=_READS, openapi_extra=needs("control:read"))
@@ -80,17 +84,20 @@ async def list_sessions(
     caller: CallerDep,
     services: ServicesDep,
     limit: Limit = 50,
-    after: Annotated[str | None, Query(description="The id of the last session of the page before.")] = None,
+    after: Annotated[
+        str | None, Query(description="The `next` of the page before, or the id of its last session.")
+    ] = None,
 ) -> ControlSessions:
-    """Your sessions, newest first."""
+    """Your sessions, newest first; everybody's, for an admin."""
     page, has_more = await services.sessions.page(caller, limit=limit, after=after)
-    return ControlSessions(sessions=[ControlSession.of(session) for session in page], has_more=has_more)
+    shown = [ControlSession.of(session, caller) for session in page]
+    return ControlSessions(sessions=shown, has_more=has_more, next=page[-1].key if has_more else None)
 
 
 @router.get("/{session_id}", responses=_READS, openapi_extra=needs("control:read"))
 async def get_session(session_id: str, caller: CallerDep, services: ServicesDep) -> ControlSession:
     """A session: `active`, or `archived`."""
-    return ControlSession.of(await services.sessions.get(caller, session_id))
+    return ControlSession.of(await services.sessions.get(caller, session_id), caller)
 
 
 @router.delete("/{session_id}", status_code=204, responses=_READS, openapi_extra=needs("control:write"))

@@ -1,8 +1,9 @@
-"""Shutdowns: how a server is told to stop by one of its own requests, as gracefully as SIGTERM would.
+"""Shutdowns: how a server is told to stop by one of its own requests, as gracefully as SIGTERM would; or at once; or to
+begin anew.
 
-`innkeeper serve` says how (`House.stop`). Where uvicorn was started by other means, it is told as far down as it takes.
-In a process that is no server's own, such as a program with a test client in it, there is no way: the signal would
-end the program.
+`innkeeper serve` says how (`House.stop`, `House.kill`, `House.restart`). Where uvicorn was started by other means, it
+is told as far down as it takes. In a process that is no server's own, such as a program with a test client in it, there
+is no way: the signal would end the program.
 """
 
 from __future__ import annotations
@@ -21,10 +22,36 @@ def find_stop(house: House) -> Callable[[], None] | None:
     return house.stop or _stop_of_uvicorn()
 
 
+def find_restart(house: House) -> Callable[[], None] | None:
+    """What begins the server of this house anew; `None` where nobody here can."""
+    return house.restart or _of_our_server("restart")
+
+
+def find_kill(house: House) -> Callable[[], None] | None:
+    """What ends the server of this house at once; `None` where that is not ours to do."""
+    if (kill := house.kill or _of_our_server("kill")) is not None:
+        return kill
+    # What a foreign parent has started it would start again.
+    is_alone = _uvicorn() is not None and multiprocessing.parent_process() is None
+    return partial(os.kill, os.getpid(), signal.SIGKILL) if is_alone else None
+
+
+def _of_our_server(what: str) -> Callable[[], None] | None:
+    """What `innkeeper serve` has said of an app in which another app holds this house."""
+    found = getattr(_uvicorn(), what, None)
+    return found if callable(found) else None
+
+
+def _uvicorn() -> object | None:
+    """The uvicorn that heeds signals in this process, or what is made of one."""
+    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return server if any(_package_of(base) == "uvicorn" for base in type(server).__mro__) else None
+
+
 def _stop_of_uvicorn() -> Callable[[], None] | None:
     """What ends the uvicorn that heeds signals in this process, if one does."""
-    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    if not any(_package_of(base) == "uvicorn" for base in type(server).__mro__):
+    server = _uvicorn()
+    if server is None:
         return None
     keeper = multiprocessing.parent_process()
     work = getattr(multiprocessing.current_process(), "_target", None)

@@ -12,13 +12,14 @@ import contextlib
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from innkeeper.core.errors import Invalid
+from innkeeper.core.errors import InnkeeperError, Invalid
+from innkeeper.core.identity import Caller
 from innkeeper.http.control.event_frames import text_of
+from innkeeper.http.denials import deny
 from innkeeper.http.deps import MAX_CURSOR, House, house_of
 from innkeeper.http.gates import admit_socket
 from innkeeper.http.presenting import accepted_subprotocol
-from innkeeper.http.problems import answer
-from innkeeper.http.routes import request_id_of, surface
+from innkeeper.http.routes import surface
 from innkeeper.services.session_tails import Over, Subscription
 from innkeeper.services.stretches import Batch
 
@@ -28,7 +29,7 @@ _GOODBYE_SECONDS = 5.0
 _HEED_SECONDS = 0.05
 _SENT_AT_ONCE = 16
 _EXTENSION = "innkeeper.frames"
-_REFUSED, _SERVER_RESTARTS, _TRY_AGAIN, _SESSION_DELETED = 4400, 1012, 1013, 4404
+_SERVER_RESTARTS, _TRY_AGAIN, _SESSION_DELETED, _DISMISSED = 1012, 1013, 4404, 4401
 
 router = surface(prefix="/api/sessions", tags=["Control: events"])
 
@@ -40,14 +41,17 @@ async def stream_events(websocket: WebSocket) -> None:
     scope, receive, send = websocket.scope, websocket._receive, websocket._send
     assert (await receive())["type"] == "websocket.connect", "that is how every WebSocket begins"
     try:
-        subscription = await _subscribed(websocket, house)
+        caller = await admit_socket(house.gate, scope, PERMISSION)
+        subscription = await _subscribed(websocket, house, caller)
     except Exception as error:  # noqa: BLE001 - whatever it is, the client is told as over HTTP
-        await _refuse(error, house, scope, receive, send)
+        await deny(error, house, scope, receive, send)
         return
     house.meter.stream_opened("websocket")
     try:
         await send({"type": "websocket.accept", "subprotocol": accepted_subprotocol(scope)})
-        await Stream(subscription, scope, receive, send).run()
+        stream = Stream(subscription, scope, receive, send)
+        with house.vigils.over(scope, caller, stream.dismiss):
+            await stream.run()
     except OSError:  # the client has left
         pass
     finally:
@@ -55,9 +59,8 @@ async def stream_events(websocket: WebSocket) -> None:
         subscription.close()
 
 
-async def _subscribed(websocket: WebSocket, house: House) -> Subscription:
+async def _subscribed(websocket: WebSocket, house: House, caller: Caller) -> Subscription:
     """Raises: whatever a request would be refused with."""
-    caller = await admit_socket(house.gate, websocket.scope, PERMISSION)
     after = _cursor(websocket.query_params.get("after", "0"))
     services = await house.ready()
     session = await services.sessions.get(caller, websocket.path_params["session_id"])
@@ -74,17 +77,6 @@ def _cursor(text: str) -> int:
     )
 
 
-async def _refuse(error: Exception, house: House, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer the handshake with the error, or, where the server cannot, with its own refusal."""
-    response = answer(error, request_id_of(scope), shows_errors=house.shows_errors)
-    with contextlib.suppress(OSError):
-        if "websocket.http.response" in scope.get("extensions", {}):
-            response.headers["x-request-id"] = request_id_of(scope)
-            await response(scope, receive, send)
-        else:
-            await send({"type": "websocket.close", "code": _REFUSED, "reason": ""})
-
-
 class Stream:
     """One connection: a task hears whether the client leaves, and this one sends."""
 
@@ -93,17 +85,26 @@ class Stream:
         self._receive = receive
         self._send = send
         self._writes_frames = _EXTENSION in scope.get("extensions", {})
+        self._dismissal: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def dismiss(self, error: InnkeeperError) -> None:
+        """The client may watch no longer."""
+        if not self._dismissal.done():
+            self._dismissal.set_result(error.message)
 
     async def run(self) -> None:
-        """Until the client leaves, stalls, or there is nothing more to send."""
+        """Until the client leaves, stalls or is dismissed, or there is nothing more to send."""
         sending = asyncio.create_task(self._send_events())
         hearing = asyncio.create_task(self._hear())
         try:
-            await asyncio.wait((sending, hearing), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((sending, hearing, self._dismissal), return_when=asyncio.FIRST_COMPLETED)
         finally:
             hearing.cancel()
             sending.cancel()
-        if sending.done():
+        if self._dismissal.done() and not sending.done():
+            await asyncio.wait((sending,))  # two may not write at a time
+            await self._part(_DISMISSED, self._dismissal.result())
+        elif sending.done():
             sending.result()
 
     async def _hear(self) -> None:
@@ -142,7 +143,7 @@ class Stream:
 
     async def _part(self, code: int, why: str, *, waits: bool = True) -> None:
         """Close, saying from where to go on."""
-        is_gone = code == _SESSION_DELETED
+        is_gone = code in (_SESSION_DELETED, _DISMISSED)
         reason = why if is_gone else f"{why} Connect again with ?after={self._subscription.after}."
         closing: Message = {"type": "websocket.close", "code": code, "reason": reason}
         if waits:

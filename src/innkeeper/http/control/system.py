@@ -16,7 +16,7 @@ from innkeeper.core.errors import Forbidden, Unauthorized
 from innkeeper.core.times import Instant, isoformat
 from innkeeper.http.contexts import now
 from innkeeper.http.control.shutdowns import find_stop
-from innkeeper.http.deps import HouseDep
+from innkeeper.http.deps import CallerDep, HouseDep, ServicesDep
 from innkeeper.http.gates import PUBLIC
 from innkeeper.http.problems import ErrorBody, problems
 from innkeeper.http.routes import needs, surface
@@ -101,14 +101,18 @@ async def configuration(house: HouseDep) -> Mapping[str, Mapping[str, Any]]:
     status_code=202,
     responses={
         **problems(Unauthorized, Forbidden),
-        503: {"model": ErrorBody, "description": "The process is not the server's own and can end only from outside."},
+        503: {
+            "model": ErrorBody,
+            "description": "The process is not the server's own and can end only from outside, or the store is away.",
+        },
     },
     openapi_extra=needs("server:admin"),
 )
-async def shut_down(house: HouseDep) -> ShuttingDown:
+async def shut_down(house: HouseDep, caller: CallerDep, services: ServicesDep) -> ShuttingDown:
     """Stop the server once this is answered: runs under way may end in time, then it exits with 0."""
     stop = find_stop(house)
     if stop is None:
         raise HTTPException(503, "This process is not the server's own: whoever started it has to end it.")
+    await services.audit.write(services.audit.entry(caller.owner, "server.shutdown", "server"))
     asyncio.get_running_loop().call_later(_ANSWER_SECONDS, stop)
     return ShuttingDown(status="shutting_down")

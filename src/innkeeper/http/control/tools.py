@@ -142,7 +142,7 @@ async def execute_tool(
 ) -> ToolCallResult:
     """Call a tool and wait for what it returns. One that raises, or exceeds a limit, answers 422."""
     session = await services.sessions.get(caller, session_id)
-    where = Where(caller.owner, session.key, session.id)
+    where = Where(session.owner, session.key, session.id)
     return ToolCallResult(
         tool_name=tool_name, result=await services.control.code.call_tool(where, tool_name, body.arguments)
     )

@@ -4,40 +4,46 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from innkeeper.core.commands import Command
+from innkeeper.core.identity import Caller
 from innkeeper.core.sessions import Session
 from innkeeper.core.times import Instant, isoformat
+from innkeeper.http.views import TenantView, is_absent, keyed
 
 
 def moment(instant: Instant | None) -> str | None:
     return None if instant is None else isoformat(instant)
 
 
-class ControlSession(BaseModel):
+class ControlSession(TenantView):
     """A session; `session_token` is given once, in the answer that made it, and opens this session only."""
 
     session_id: str
     name: str | None
     metadata: dict[str, Any]
     status: str
+    user_id: str
     message_count: int
     created_at: str
     updated_at: str
     session_token: str | None = None
+    key: str | None = Field(default=None, exclude_if=is_absent, description="An id that no other has; for admins.")
 
     @classmethod
-    def of(cls, session: Session, token: str | None = None) -> ControlSession:
+    def of(cls, session: Session, caller: Caller, token: str | None = None) -> ControlSession:
         return cls(
             session_id=session.id,
             name=session.title,
             metadata=dict(session.metadata),
             status="archived" if session.archived else "active",
+            user_id=session.user_id,
             message_count=session.message_count,
             created_at=isoformat(session.created_at),
             updated_at=isoformat(session.updated_at),
             session_token=token,
+            **keyed(session, caller),
         )
 
 

@@ -32,7 +32,15 @@ _LATE = 1.0
 
 _TRANSIENT_CLASSES = ("08", "40", "53", "57")
 _TRANSIENT_CODES = ("55P03", "0A000")
-_RACES = ("sessions_by_name", "runs_one_at_a_time", "idempotency_keys_pkey", "workers_pkey")
+_RACES = (
+    "sessions_by_name",
+    "runs_one_at_a_time",
+    "idempotency_keys_pkey",
+    "workers_pkey",
+    "admins_pkey",
+    "admins_by_workos_id",
+    "balances_pkey",
+)
 _NO_ADDRESS = (
     "DATABASE_URL is not an address that can be used; it should read"
     " postgresql://user:password@host:port/database, with special characters percent-encoded."

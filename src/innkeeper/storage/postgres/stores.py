@@ -13,6 +13,9 @@ from typing import Any
 import asyncpg
 
 from innkeeper.core.errors import SetupError
+from innkeeper.storage.admin_readers import StoredAdmins
+from innkeeper.storage.audit_readers import StoredAudit
+from innkeeper.storage.chat_log_readers import StoredChatLogs
 from innkeeper.storage.command_readers import StoredCommands
 from innkeeper.storage.credit_readers import StoredCredits
 from innkeeper.storage.engine_readers import StoredEngines
@@ -22,10 +25,12 @@ from innkeeper.storage.log_readers import StoredLogs
 from innkeeper.storage.migrations import HEAD, upgrade
 from innkeeper.storage.postgres.connections import PATIENCE, Address, Connection, arguments, drop, patiently
 from innkeeper.storage.postgres.journals import PostgresJournal
-from innkeeper.storage.readers import StoredInjections, StoredRuns, StoredSessions, StoredWorkers
+from innkeeper.storage.readers import StoredInjections, StoredRuns, StoredWorkers
+from innkeeper.storage.session_readers import StoredSessions
 from innkeeper.storage.source_readers import StoredSources
 from innkeeper.storage.statements import Rows, Statement
 from innkeeper.storage.token_readers import StoredTokens
+from innkeeper.storage.user_readers import StoredUsers
 
 _logger = logging.getLogger(__name__)
 
@@ -103,7 +108,11 @@ class PostgresStore:
         self.engines = StoredEngines(fetch)
         self.tokens = StoredTokens(fetch)
         self.credits = StoredCredits(fetch)
+        self.audit = StoredAudit(fetch)
+        self.admins = StoredAdmins(fetch)
         self.logs = StoredLogs(fetch)
+        self.chat_logs = StoredChatLogs(fetch)
+        self.users = StoredUsers(fetch)
         self.workers = StoredWorkers(fetch)
         self.counts = StoredFigures(fetch)
 
@@ -138,6 +147,10 @@ class PostgresStore:
         except (OSError, asyncpg.PostgresError) as error:
             raise SetupError(f"{self.label} cannot be migrated: {error}.") from error
         return revision, HEAD
+
+    def scrub(self) -> bool:
+        """What was deleted cannot be read any more; its place in the files is the database's affair."""
+        return True
 
     def abandon(self) -> None:
         """Nothing is held that would outlive the process; for a store whose event loop is gone."""

@@ -12,13 +12,16 @@ from typing import Any
 
 from innkeeper.core import administration, changes, control_changes
 from innkeeper.storage.programs import (
+    admins,
     audit,
+    chat_logs,
     claims,
     commands,
     conversations,
     credits,
     deliveries,
     engines,
+    erasures,
     injections,
     log_records,
     logs,
@@ -77,6 +80,12 @@ PROGRAMS: dict[type[changes.Change], Callable[[Any, changes.Fence | None], Progr
     administration.AddCredits: credits.add,
     administration.RemoveBalance: credits.remove,
     administration.RateUsage: credits.rate,
+    administration.AddAdmin: admins.add,
+    administration.RemoveAdmin: admins.remove,
+    administration.DeriveChatLogs: chat_logs.derive,
+    administration.CopiedChatLogs: chat_logs.copied,
+    administration.ForgetChatLogs: chat_logs.forget,
+    administration.ForgetUser: erasures.forget_user,
 }
 
 _CHECK_BY_THEMSELVES = changes.AppendEvents | changes.EndRun | changes.DeliverInjections | changes.ReleaseRun
@@ -91,8 +100,11 @@ def call(batch: Sequence[changes.Change], fence: changes.Fence | None) -> Progra
         rows = yield logs.holds(fence)
         if not rows:
             return (changes.Stale(),) * len(batch)
-    outcomes = []
+    outcomes: list[changes.Outcome] = []
     for change in batch:
+        if isinstance(change, administration.WriteAudit) and outcomes and isinstance(outcomes[-1], changes.Missing):
+            outcomes.append(outcomes[-1])
+            continue
         outcome = yield from PROGRAMS[type(change)](change, fence)
         if isinstance(outcome, changes.Repeated):
             return (outcome,) * len(batch)

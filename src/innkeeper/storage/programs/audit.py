@@ -9,6 +9,7 @@ from sqlalchemy import BigInteger, bindparam, insert, literal_column, select, up
 from innkeeper.core.administration import Audited, WriteAudit
 from innkeeper.core.audit import AuditEntry, audit_digest
 from innkeeper.core.changes import Fence
+from innkeeper.core.identity import Owner
 from innkeeper.storage import schema
 from innkeeper.storage.records import dumps, plain
 from innkeeper.storage.statements import Program, Query, Statement
@@ -53,5 +54,10 @@ def write(change: WriteAudit, fence: Fence | None) -> Program:
 def _storable(change: WriteAudit) -> AuditEntry:
     """The entry with texts that a store gives back as it got them, as its digest is made of them."""
     entry = change.entry
-    resource_id = None if entry.resource_id is None else plain(entry.resource_id)
-    return replace(entry, resource_id=resource_id)
+    return replace(
+        entry,
+        actor=Owner(plain(entry.actor.organization), plain(entry.actor.user)),
+        action=plain(entry.action),
+        resource=plain(entry.resource),
+        resource_id=None if entry.resource_id is None else plain(entry.resource_id),
+    )

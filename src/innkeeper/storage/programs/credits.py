@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 
-from sqlalchemy import BigInteger, bindparam, delete, insert, select, update
+from sqlalchemy import BigInteger, bindparam, delete, exists, insert, select, update
 
 from innkeeper.core.administration import AddCredits, Balanced, RateUsage, RemoveBalance, SetBalance
 from innkeeper.core.changes import Done, EndRun, Fence, Missing
@@ -50,10 +50,23 @@ _CHANGE = Statement(
         }
     )
 )  # fmt: skip
+_own = bindparam("own", type_=BigInteger)
+_FREE = Statement(
+    update(_table).where(_is_its).values(available=_table.c.available + _own, reserved=_table.c.reserved - _own)
+)
 _DELETE = Statement(delete(_table).where(_is_its))
 _INSERT_ENTRY = Statement(insert(_entries))
 _INSERT_USAGE = Statement(insert(_usage))
-_INSERT_RECORD = Statement(insert(_records))
+_INSERT_RECORD = Statement(
+    insert(_records).from_select(
+        [column.name for column in _records.c],
+        select(*(bindparam(column.name, type_=column.type) for column in _records.c)).where(
+            ~exists().where(_records.c.id == bindparam("by_id"))
+        ),
+    )
+)
+"""Once, however often it is told: a commit whose answer was lost is made again."""
+
 _TRACKED = Statement(select(_records.c.credits).where(_records.c.run_id == bindparam("by_run")), returns=True)
 _RATE = Statement(
     update(_usage)
@@ -132,10 +145,23 @@ def settle(change: EndRun, owner: Sequence[str], reserved: int, users: Sequence[
         available += own - due
         yield _change(organization, user, available, aside - own, change.now)
         if due:
-            entry_id = f"{change.run_id.removeprefix('run_')}-{change.segment.last_seq}"
+            entry_id = _entry_id(change.run_id, change.now)
             yield _entry(
                 organization, user, "charge", -due, available + aside - own, entry_id, name, change.now, change.run_id
             )
+
+
+def give_back(organization: str, users: Sequence[str], reserved: int) -> Program:
+    """What was set aside for a run is free again, because the run is gone."""
+    held = yield from _hold(organization, users)
+    for user, (_, aside) in held.items():
+        yield Query(_FREE, {"by_organization": organization, "by_owner": user, "own": min(reserved, aside)})
+
+
+def _entry_id(run_id: str, now: Instant) -> str:
+    """Sorts among the ids of other entries by when it was written."""
+    age = f"{now // 1000:012x}"
+    return f"{age[:8]}-{age[8:]}-{run_id[-22:]}"
 
 
 def take(organization: str, users: Sequence[str], run_id: str, entry_id: str, cost: Decimal, now: Instant) -> Program:
@@ -182,12 +208,12 @@ def _entry(
 def note_usage(run_id: str, owner: Sequence[str], models: Sequence[ModelUsage], now: Instant) -> Program:
     """What a run consumed, by model."""
     organization, user, user_id, agent_name = owner
-    for one in models:
+    for name, one in _by_name(models).items():
         yield Query(
             _INSERT_USAGE,
             {
                 "run_id": run_id,
-                "model": plain(one.usage.model or ""),
+                "model": name,
                 "organization": organization,
                 "owner": user,
                 "user_id": user_id,
@@ -198,6 +224,19 @@ def note_usage(run_id: str, owner: Sequence[str], models: Sequence[ModelUsage], 
                 "created_at": now,
             },
         )
+
+
+def _by_name(models: Sequence[ModelUsage]) -> dict[str, ModelUsage]:
+    """A row each: names that are stored alike are one model."""
+    found: dict[str, ModelUsage] = {}
+    for one in models:
+        name = plain(one.usage.model or "")
+        known = found.get(name)
+        if known is not None:
+            costs = [cost for cost in (known.cost, one.cost) if cost is not None]
+            one = ModelUsage(known.usage.plus(one.usage), sum(costs) if costs else None)
+        found[name] = one
+    return found
 
 
 def set_balance(change: SetBalance, fence: Fence | None) -> Program:
@@ -284,5 +323,6 @@ def record(run_id: str, owner: Sequence[str], one: CreditRecord) -> Query:
             "reason": plain(one.reason),
             "metadata": dumps(dict(one.metadata)),
             "created_at": one.recorded_at,
+            "by_id": one.id,
         },
     )

@@ -46,7 +46,7 @@ def extend(fence: Fence, segment: Segment, now: Instant) -> Program:
     """Add a segment where the log ends right before it, and tell whose run it is; nothing if it does not."""
     moved = {"old_last_seq": segment.first_seq - 1, "new_last_seq": segment.last_seq}
     rows = yield Query(_EXTEND, {**mine(fence), **moved})
-    if rows:
+    if rows and segment.count:
         yield Query(
             _INSERT_SEGMENT,
             {

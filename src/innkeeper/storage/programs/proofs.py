@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import bindparam, select
 
-from innkeeper.core.administration import AddCredits, RemoveBalance, SetBalance, WriteAudit
+from innkeeper.core.administration import AddAdmin, AddCredits, Audited, RemoveBalance, SetBalance, WriteAudit
 from innkeeper.core.changes import (
     Accepted,
     AcceptInjection,
@@ -34,7 +34,7 @@ from innkeeper.core.changes import (
 )
 from innkeeper.core.control_changes import CreateEngine, CreateToken, KeepLogs
 from innkeeper.storage import schema
-from innkeeper.storage.programs import audit, credits, log_records
+from innkeeper.storage.programs import admins, audit, credits, log_records
 from innkeeper.storage.programs.control_proofs import control_proof
 from innkeeper.storage.statements import Query, Statement
 
@@ -108,7 +108,9 @@ def proof(changes: Sequence[Change], outcomes: Iterable[Outcome]) -> Query | Non
                 return Query(_TOKEN, {"by_id": token.id, "by_digest": digest})
             case KeepLogs(records=(line, *_)), _:
                 return Query(log_records.FIND, {"by_id": line.id})
-            case WriteAudit(entry=entry), _:
+            case AddAdmin(admin=admin), Done():
+                return Query(admins.FIND, {"by_id": admin.id, "by_email": admin.email})
+            case WriteAudit(entry=entry), Audited():
                 return Query(audit.FIND, {"by_id": entry.id})
             case SetBalance() | AddCredits() | RemoveBalance(), _:
                 whose = {"by_organization": change.organization, "by_owner": change.user}

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, case, delete, insert, select, update
 
 from innkeeper.core.changes import CreateSession, DeleteSession, Done, Fence, Missing, UpdateSession
 from innkeeper.core.errors import RunConflict
 from innkeeper.core.sessions import Session
 from innkeeper.core.times import Instant
 from innkeeper.storage import schema
-from innkeeper.storage.programs import commands, engines, sources
-from innkeeper.storage.records import SESSION_COLUMNS, dumps, session_of
+from innkeeper.storage.programs import chat_logs, commands, credits, engines, sources
+from innkeeper.storage.records import SESSION_COLUMNS, charged_of, dumps, session_of
 from innkeeper.storage.statements import Program, Query, Row, Statement
 
 _table = schema.sessions
@@ -109,7 +109,11 @@ _DELETES = (
 )
 # Who writes a run's log holds the run before its injections; so must who deletes both.
 _LOCK_RUNS = Statement(
-    select(schema.runs.c.id)
+    select(
+        schema.runs.c.organization,
+        schema.runs.c.terms,
+        case((schema.runs.c.ended_at.is_(None), schema.runs.c.reserved)),
+    )
     .where(schema.runs.c.session_key == bindparam("by_key"))
     .order_by(schema.runs.c.id)
     .with_for_update(),
@@ -238,7 +242,11 @@ def remove(change: DeleteSession, fence: Fence | None) -> Program:
     rows = yield Query(LOCK, {"by_key": change.session_key})
     if not rows:
         return Missing()
-    for statement in (_LOCK_RUNS, *_DELETES, _DELETE_DELIVERIES, _DELETE_RUNS):
+    for organization, terms, reserved in (yield Query(_LOCK_RUNS, {"by_key": change.session_key})):
+        if reserved:
+            yield from credits.give_back(organization, charged_of(terms), reserved)
+    yield from chat_logs.derive_of(change.session_key)
+    for statement in (*_DELETES, _DELETE_DELIVERIES, _DELETE_RUNS):
         yield Query(statement, {"by_key": change.session_key})
     for statement in (commands.FORGET, *sources.FORGET):
         yield Query(statement, {"by_key": change.session_key})

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from innkeeper.core.administration import DeriveChatLogs, ForgetChatLogs, ForgetUser
 from innkeeper.core.changes import (
     AcceptRun,
     AppendEvents,
@@ -238,6 +239,8 @@ def _weight_of(change: Change) -> int:
         return sum(len(message.content or "") for message in change.messages)
     if isinstance(change, AcceptCommands):
         return len(change.commands) * 2 * _ROW
-    if isinstance(change, DeleteSession):
+    if isinstance(change, DeriveChatLogs | ForgetChatLogs):
+        return change.limit * _ROW
+    if isinstance(change, DeleteSession | ForgetUser):
         return LARGE_BATCH + 1  # nobody knows how long its log is
     return 0

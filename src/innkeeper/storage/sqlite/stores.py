@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from innkeeper.core.errors import StoreInUse
+from innkeeper.storage.admin_readers import StoredAdmins
+from innkeeper.storage.audit_readers import StoredAudit
+from innkeeper.storage.chat_log_readers import StoredChatLogs
 from innkeeper.storage.command_readers import StoredCommands
 from innkeeper.storage.credit_readers import StoredCredits
 from innkeeper.storage.engine_readers import StoredEngines
@@ -19,13 +22,16 @@ from innkeeper.storage.event_readers import StoredEvents
 from innkeeper.storage.figure_readers import StoredFigures
 from innkeeper.storage.log_readers import StoredLogs
 from innkeeper.storage.migrations import HEAD, current_sqlite_revision, migrate_sqlite
-from innkeeper.storage.readers import StoredInjections, StoredRuns, StoredSessions, StoredWorkers
+from innkeeper.storage.readers import StoredInjections, StoredRuns, StoredWorkers
+from innkeeper.storage.session_readers import StoredSessions
 from innkeeper.storage.source_readers import StoredSources
 from innkeeper.storage.sqlite.checkpoints import Checkpoints
 from innkeeper.storage.sqlite.files import StoreLock, connect, prepare_folder, storage_error
 from innkeeper.storage.sqlite.journals import SqliteJournal
+from innkeeper.storage.sqlite.scrubbing import scrub
 from innkeeper.storage.statements import Rows, Statement
 from innkeeper.storage.token_readers import StoredTokens
+from innkeeper.storage.user_readers import StoredUsers
 
 _BESIDE_PATIENCE, _BESIDE_PAUSE = 5.0, 0.02
 
@@ -107,7 +113,11 @@ class SqliteStore:
         self.engines = StoredEngines(self._fetch)
         self.tokens = StoredTokens(self._fetch)
         self.credits = StoredCredits(self._fetch)
+        self.audit = StoredAudit(self._fetch)
+        self.admins = StoredAdmins(self._fetch)
         self.logs = StoredLogs(self._fetch)
+        self.chat_logs = StoredChatLogs(self._fetch)
+        self.users = StoredUsers(self._fetch)
         self.workers = StoredWorkers(self._fetch)
         self.counts = StoredFigures(self._fetch)
 
@@ -162,6 +172,10 @@ class SqliteStore:
         finally:
             self._lock.release()
         return revision, HEAD
+
+    def scrub(self) -> bool:
+        """Remove what was deleted from the files, too; takes its time, and tells whether it could."""
+        return scrub(self.database)
 
     def abandon(self) -> None:
         """Let go of everything; for a store whose event loop is gone, so that nobody can use it.

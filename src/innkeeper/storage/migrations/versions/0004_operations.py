@@ -21,7 +21,16 @@ def upgrade() -> None:
     _counts()
     _admins()
     _audit()
+    _end_users()
     op.execute(sa.text("INSERT INTO outbox (topic, run_id) SELECT 'log', id FROM runs WHERE ended_at IS NOT NULL"))
+
+
+def _end_users() -> None:
+    """What was made for end users other than who asked, to be found when one is forgotten."""
+    is_other = sa.text("user_id <> owner")
+    for table, key in (("sessions", "key"), ("runs", "id"), ("credit_records", "id"), ("model_usage", "run_id")):
+        columns = ["user_id", "organization", key]
+        op.create_index(f"{table}_by_user", table, columns, sqlite_where=is_other, postgresql_where=is_other)
 
 
 def _model_usage() -> None:
@@ -135,6 +144,13 @@ def _admins() -> None:
         sa.PrimaryKeyConstraint("email"),
     )
     op.create_index("admins_by_workos_id", "admins", ["workos_id"], unique=True)
+    op.create_index(
+        "admin_tokens",
+        "tokens",
+        ["id"],
+        sqlite_where=sa.text("role = 'admin'"),
+        postgresql_where=sa.text("role = 'admin'"),
+    )
 
 
 def _audit() -> None:

@@ -1,0 +1,1 @@
+"""The platform's administration over HTTP."""

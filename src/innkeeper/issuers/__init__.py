@@ -1,0 +1,1 @@
+"""Identity providers: adapters of `ports.issuers.Issuer`."""

@@ -1,0 +1,1 @@
+"""Adapters of `ports.limits`: counts in this process, and in Redis."""

@@ -1,0 +1,74 @@
+"""User readers: where something is stored of a user, so that it can be erased."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Table, bindparam, func, literal_column, select
+
+from innkeeper.storage import schema
+from innkeeper.storage.readers import Fetch
+from innkeeper.storage.statements import Statement
+
+_OWNED = (
+    schema.sessions,
+    schema.runs,
+    schema.chat_logs,
+    schema.credit_records,
+    schema.model_usage,
+    schema.balances,
+    schema.balance_entries,
+    schema.idempotency_keys,
+    schema.tokens,
+    schema.log_records,
+    schema.users,
+)
+"""What has owners and an index that begins with them."""
+
+
+def _of_owner(table: Table) -> Statement:
+    """Every organization of a table is found by one step in the index, and looked into by another."""
+    inner, following = table.alias("inner_rows"), table.alias("following")
+    first = select(func.min(table.c.organization).label("name")).cte("organizations", recursive=True)
+    after = select(func.min(following.c.organization)).where(following.c.organization > first.c.name).correlate(first)
+    found = first.union_all(select(after.scalar_subquery()).where(first.c.name.is_not(None)))
+    is_there = (
+        select(literal_column("1"))
+        .where(inner.c.organization == found.c.name, inner.c.owner == bindparam("user"))
+        .correlate(found)
+        .exists()
+    )
+    return Statement(select(found.c.name).where(found.c.name.is_not(None), is_there), returns=True)
+
+
+def _of_end_user(table: Any) -> Any:
+    query = select(table.c.organization).where(table.c.user_id == bindparam("user"))
+    if table not in (schema.users, schema.chat_logs):
+        query = query.where(table.c.user_id != table.c.owner)
+    return query.distinct()
+
+
+OWNERS = tuple(_of_owner(table) for table in _OWNED)
+_END_USERS = tuple(
+    Statement(_of_end_user(table), returns=True)
+    for table in (
+        schema.sessions,
+        schema.runs,
+        schema.credit_records,
+        schema.model_usage,
+        schema.chat_logs,
+        schema.users,
+    )
+)
+
+
+class StoredUsers:
+    """Implements `ports.accounts.UserReader`."""
+
+    def __init__(self, fetch: Fetch) -> None:
+        self._fetch = fetch
+
+    async def organizations(self, user: str) -> Sequence[str]:
+        found = [row[0] for one in (*OWNERS, *_END_USERS) for row in await self._fetch(one, {"user": user})]
+        return sorted(set(found))

@@ -1,0 +1,66 @@
+"""Open streams end when the credential that opened them opens nothing any more."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from tests.support.inns import Inn, frames, running_inn
+from tests.support.tokens import a_token, with_tokens
+
+
+@pytest.fixture(scope="module")
+def inn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inn]:
+    data_dir: Path = tmp_path_factory.mktemp("data")
+    with running_inn(data_dir, force_auth=True) as inn:
+        yield inn
+
+
+def revoke(inn: Inn, token: str) -> None:
+    with_tokens(inn.app.kernel.settings, lambda tokens: tokens.revoke(token))
+
+
+def watching(inn: Inn, token: str, session_id: str) -> ClientConnection:
+    url = f"{inn.url.replace('http', 'ws')}/api/sessions/{session_id}/events/stream"
+    return connect(url, additional_headers={"x-api-key": token})
+
+
+def test_an_event_stream_ends_within_a_second_of_its_tokens_revocation(inn: Inn) -> None:
+    gone, kept = (a_token(inn.app.kernel.settings, "ann").text for _ in range(2))
+    with httpx2.Client(base_url=inn.url, headers={"x-api-key": kept}) as http:
+        session_id = http.post("/api/sessions", json={}).json()["session_id"]
+        with watching(inn, gone, session_id) as mine, watching(inn, kept, session_id) as others:
+            revoke(inn, gone)
+            began = time.monotonic()
+            with pytest.raises(ConnectionClosed) as closed:
+                mine.recv(timeout=10)
+            assert time.monotonic() - began < 2, "a second, and what a busy machine takes"
+            assert closed.value.rcvd is not None and closed.value.rcvd.code == 4401
+            assert "revoked" in closed.value.rcvd.reason
+            http.post(f"/api/sessions/{session_id}/events", json={"event_type": "Still", "data": {}})
+            assert "Still" in str(others.recv(timeout=10))
+
+
+def test_who_follows_a_run_is_told_that_its_token_has_been_revoked_and_the_run_goes_on(inn: Inn) -> None:
+    token, other = (a_token(inn.app.kernel.settings, "ann").text for _ in range(2))
+    performance = inn.conduct("Follow me.")
+    with httpx2.Client(base_url=inn.url, headers={"x-api-key": token}, timeout=20) as http:
+        wanted = {"input": "Follow me.", "agent_name": "conducted", "background": True}
+        run_id = http.post("/chat", json=wanted).json()["run_id"]
+        performance.say("one")
+        timer = threading.Timer(0.3, revoke, (inn, token))
+        timer.start()
+        told = frames(http.get(f"/runs/{run_id}/events").text)
+        timer.join()
+        assert (told[-1].data["type"], told[-1].data["error"]["code"]) == ("error", "UNAUTHORIZED")
+        assert http.get(f"/runs/{run_id}").status_code == 401
+    performance.end()
+    ended = httpx2.get(f"{inn.url}/runs/{run_id}?wait=10", headers={"x-api-key": other}).json()
+    assert (ended["status"], ended["output"]) == ("completed", "one")
