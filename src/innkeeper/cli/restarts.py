@@ -46,6 +46,11 @@ class Restart:
         """Begin anew once what is served has ended; one who is about to end anyway does that."""
         self.on_ask()
 
+    def give_up(self) -> None:
+        """There will be no successor: the port is free for others as soon as this process lets go of it."""
+        self.is_asked = False
+        self._listener.close()
+
     def depart(self, code: int) -> NoReturn:
         """End the process with this exit code, or by beginning anew where that was asked."""
         if self.is_asked:

@@ -221,7 +221,7 @@ class Server(uvicorn.Server):
     def _end_for_good(self) -> None:
         """Somebody wants it to end; a successor that was asked for before is not wanted any more."""
         if self._successor is not None:
-            self._successor.is_asked = False
+            self._successor.give_up()
         self._end_in_time()
 
     def _end_in_time(self) -> None:
