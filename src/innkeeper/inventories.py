@@ -1,6 +1,6 @@
 """Inventories: the settings as people may see them, each with where it comes from, and no secret among them.
 
-What they are is `config`'s affair; here they are only shown.
+What they are is `settings`' affair; here they are only shown.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from innkeeper.config import _YAML_KEYS, Settings
+from innkeeper.config import Settings
 from innkeeper.origins import Origin
+from innkeeper.yaml_keys import YAML_KEYS
 
 SET, UNSET = "set", "unset"
 SECRETS = frozenset(name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation))
@@ -36,7 +37,7 @@ def inventory(settings: Settings, *, shows_places: bool = False) -> list[Entry]:
     """
     return [
         Entry(name, section, key, _shown(settings, name, shows_places), settings.origin(name))
-        for section, keys in _YAML_KEYS.items()
+        for section, keys in YAML_KEYS.items()
         for key, name in keys.items()
     ]
 

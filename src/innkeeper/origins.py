@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from dotenv.main import resolve_variables
 from dotenv.parser import parse_stream
 
 from innkeeper.core.errors import SetupError
+from innkeeper.yaml_documents import document, entries, plain
 
 Kind = Literal["argument", "flag", "environment", "env file", "YAML file", "default"]
 Sections = Mapping[str, Mapping[str, str]]
@@ -127,58 +127,17 @@ def read_yaml(path: Path, sections: Sections) -> Source:
     Raises: SetupError that names the file, the line and the key.
     """
     found: dict[str, Given] = {}
-    for section, at, keys in _entries(path, _document(path), "server, database and logging"):
+    for section, at, keys in entries(path, document(path, "configuration file"), "server, database and logging"):
         if section not in sections:
             raise SetupError(f"{path}:{at}: unknown section {section!r}.{nearest(section, sections)}")
         known = sections[section]
-        for key, line, value in _entries(path, keys, f"{section}.{next(iter(known))}", at):
+        for key, line, value in entries(path, keys, f"{section}.{next(iter(known))}", at):
             if key not in known:
                 raise SetupError(f"{path}:{line}: unknown key {section}.{key}.{nearest(key, known)}")
-            told = _plain(value)
+            told = plain(value)
             if told not in (None, ""):
                 found[known[key]] = Given(told, Origin("YAML file", f"{section}.{key}", str(path), line))
     return found
-
-
-def _document(path: Path) -> yaml.Node | None:
-    try:
-        with path.open(encoding="utf-8") as stream:
-            return yaml.compose(stream, Loader=yaml.SafeLoader)
-    except OSError as error:
-        raise SetupError(f"The configuration file {path} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise SetupError(f"The configuration file {path} is not text in UTF-8.") from None
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise SetupError(f"{path}:{line}: this is not valid YAML: {error.problem}.") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise SetupError(f"The configuration file {path} is not valid YAML: {str(error).splitlines()[0]}.") from None
-
-
-def _entries(path: Path, node: yaml.Node | None, such_as: str, line: int = 1) -> list[tuple[str, int, yaml.Node]]:
-    """The keys of a mapping, each with its line and its value. Nothing at all is an empty mapping."""
-    if node is None or (isinstance(node, yaml.ScalarNode) and _plain(node) is None):
-        return []
-    if not isinstance(node, yaml.MappingNode):
-        raise SetupError(f"{path}:{line}: here belong keys, such as {such_as}.")
-    found: dict[str, tuple[str, int, yaml.Node]] = {}
-    for key, value in node.value:
-        name, line = str(key.value), key.start_mark.line + 1
-        if name in found:
-            raise SetupError(f"{path}:{line}: {name} is here twice; it stands in line {found[name][1]}, too.")
-        found[name] = (name, line, value)
-    return list(found.values())
-
-
-def _plain(node: yaml.Node) -> Any:
-    """The text of a scalar, the texts of a list or of a mapping; nothing of what else there is."""
-    if isinstance(node, yaml.ScalarNode):
-        return None if node.tag == "tag:yaml.org,2002:null" else node.value
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(one) for one in node.value]
-    if isinstance(node, yaml.MappingNode):
-        return {str(_plain(key)): _plain(value) for key, value in node.value}
-    return {}
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

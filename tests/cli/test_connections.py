@@ -93,6 +93,9 @@ FIELDS = tuple(b"X-%d: y" % number for number in range(101))
             head("POST", "/chat", JSON, b"Content-Length: 5", b"Transfer-Encoding: chunked"),
             (400, "VALIDATION_ERROR"),
         ),
+        (head("POST", "/ws/chat", UPGRADE.strip()), (400, "VALIDATION_ERROR")),
+        (head("GET", "/ws/chat", UPGRADE.strip(), b"Content-Length: 10"), (400, "VALIDATION_ERROR")),
+        (head("GET", "/ws/chat", UPGRADE.strip(), b"Transfer-Encoding: chunked"), (400, "VALIDATION_ERROR")),
         (b"\x16\x03\x01\x02\x00\x01\x00", (400, "VALIDATION_ERROR")),
     ],
     ids=lambda value: value[:18].decode("latin-1") if isinstance(value, bytes) else "",
@@ -163,6 +166,45 @@ def test_trailers_do_not_become_headers(server: ServerProcess) -> None:
     answer = said(server, first + b"\r\n" + body)
     assert b" 200 OK\r\n" in answer
     assert b"from-a-trailer" not in answer
+
+
+H2C = (JSON, b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA")
+"""As some clients send with each of their requests, who speak HTTP/2 if they can."""
+
+
+@pytest.mark.parametrize("every", [0.0, 0.1])
+def test_body_of_a_request_for_another_protocol_is_a_body(server: ServerProcess, every: float) -> None:
+    hidden = head("GET", "/live", b"X-Request-ID: from-a-body") + b"\r\n"
+    body = json.dumps({"input": "Hi"}).encode() + b" " * 100
+    for inside, status in ((body, b" 200 OK\r\n"), (hidden, b" 400 Bad Request\r\n")):
+        asked = head("POST", "/chat", *H2C, b"Content-Length: %d" % len(inside)) + b"\r\n"
+        then = head("GET", "/live", b"Connection: close") + b"\r\n"
+        answer = said(server, asked, inside[:40], inside[40:] + asked, inside + then, every=every)
+        assert answer.count(status) == 2 + (b"200" in status), answer
+        assert answer.count(b"HTTP/1.1 ") == 3
+        assert b"from-a-body" not in answer
+
+
+def test_trailers_of_a_request_for_another_protocol_stay_trailers(server: ServerProcess) -> None:
+    body = b'f\r\n{"input": "Hi"}\r\n0\r\nX-Request-ID: from-a-trailer\r\n' + UPGRADE + b"\r\n"
+    asked = head("POST", "/chat", *H2C, b"Transfer-Encoding: chunked") + b"\r\n"
+    answer = said(server, asked + body + head("GET", "/live", b"Connection: close") + b"\r\n")
+    assert answer.count(b" 200 OK\r\n") == 2
+    assert b"from-a-trailer" not in answer
+    assert b"101 Switching" not in answer
+
+
+@pytest.mark.parametrize("target", ["localhost:80", "/live"])
+@pytest.mark.parametrize("fields", [(), (b"Connection: Upgrade", b"Upgrade: h2c")], ids=["plain", "h2c"])
+def test_nothing_is_connected_to(server: ServerProcess, target: str, fields: tuple[bytes, ...]) -> None:
+    assert facts(said(server, head("CONNECT", target, *fields) + b"\r\n")) == (400, "VALIDATION_ERROR")
+
+
+def test_websocket_waits_for_the_answer_to_what_is_ahead_of_it(server: ServerProcess) -> None:
+    body = b'{"input": "Hi"}'
+    chat = head("POST", "/chat", JSON, b"Content-Length: %d" % len(body)) + b"\r\n" + body
+    answer = said(server, chat + head("GET", "/ws/chat", UPGRADE.strip()) + b"\r\n")
+    assert b"101 Switching" not in answer
 
 
 def test_requests_in_one_piece_are_answered_one_by_one(server: ServerProcess) -> None:

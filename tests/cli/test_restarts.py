@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -15,6 +18,47 @@ from tests.cli.test_shutdown import ASGI, INNKEEPER, MOUNTED, SLOW, UVICORN, an_
 from tests.support.servers import ServerFactory, ServerProcess
 
 AGENT = "import answers\nfrom innkeeper import register_agent\nregister_agent('one', lambda messages: answers.TEXT)\n"
+
+
+THEIRS = """import pickle, typing, notes
+from innkeeper import register_agent
+def theirs(messages):
+    return f"{pickle.loads(pickle.dumps(notes.NOTE))} {typing.get_type_hints(notes.Note)}"
+register_agent("theirs", theirs)
+"""
+NOTES = """from __future__ import annotations
+from dataclasses import dataclass
+@dataclass
+class Note:
+    other: Note | None = None
+NOTE = Note()
+"""
+HOLDING = """import os, socket
+from innkeeper import register_agent
+HELD = socket.create_server(("127.0.0.1", 0))
+HELD.set_inheritable(True)
+def links(messages):
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found.append(os.readlink(f"/proc/self/fd/{name}"))
+        except OSError:
+            pass
+    return " ".join(found)
+register_agent("held", lambda messages: os.readlink(f"/proc/self/fd/{HELD.fileno()}"))
+register_agent("open", links)
+"""
+
+
+LATE = """import os, signal, socket
+from innkeeper.cli.restarts import Restart
+print("began", flush=True)
+successor = Restart(socket.create_server(("127.0.0.1", 0)))
+successor.is_asked = True
+signal.signal(signal.SIGTERM, lambda *_: successor.give_up())
+os.chdir = lambda path: os.kill(os.getpid(), signal.SIGTERM)
+successor.depart(0)
+"""
 
 
 def post(server: ServerProcess, path: str, admin: dict[str, str], **more: object) -> httpx2.Response:
@@ -184,6 +228,59 @@ def test_a_changed_file_and_what_it_imports_are_served_and_a_broken_one_is_not(i
     prompts = httpx2.get(f"{server.url}/prompts", headers=admin, trust_env=False).json()["prompts"]
     assert [one["instructions"] for one in prompts] == ["Quite new."]
     assert "Traceback" not in server.log
+
+
+def test_an_agent_that_is_made_anew_leaves_the_others_their_modules(innkeeper_server: ServerFactory) -> None:
+    innkeeper_server.write("mine.py", AGENT)
+    innkeeper_server.write("answers.py", "TEXT = 'first'\n")
+    innkeeper_server.write("theirs.py", THEIRS)
+    innkeeper_server.write("notes.py", NOTES)
+    server = innkeeper_server.start([*INNKEEPER, "mine.py", "theirs.py", "--port", "{port}"])
+    admin = an_admin(innkeeper_server)
+    told = ask(server, "theirs").json()["output"]
+    innkeeper_server.write("answers.py", "TEXT = 'second'\n")
+    assert post(server, "/agent/initialize", admin, json={"agent_name": "one"}).status_code == 200
+    assert ask(server, "one").json()["output"] == "second"
+    assert ask(server, "theirs").json()["output"] == told
+    innkeeper_server.write("notes.py", NOTES.replace("Note()", "Note(Note())"))
+    assert post(server, "/agent/initialize", admin, json={"agent_name": "theirs"}).status_code == 200
+    assert ask(server, "theirs").json()["output"] == told.replace("None)", "Note(other=None))", 1)
+
+
+def test_what_a_library_left_open_is_not_handed_to_the_successor(innkeeper_server: ServerFactory) -> None:
+    innkeeper_server.write("mine.py", HOLDING)
+    server = innkeeper_server("mine.py")
+    admin = an_admin(innkeeper_server)
+    held = ask(server, "held").json()["output"]
+    assert held.startswith("socket:")
+    assert post(server, "/restart", admin).status_code == 202
+    while server.log.count("listens at") < 2:
+        time.sleep(0.05)
+    assert held not in ask(server, "open").json()["output"]
+
+
+def test_a_server_that_is_ending_promises_no_restart(innkeeper_server: ServerFactory) -> None:
+    innkeeper_server.write("mine.py", SLOW)
+    server = innkeeper_server("mine.py")
+    admin = an_admin(innkeeper_server)
+    clients = [httpx2.Client(base_url=server.url, headers=admin, trust_env=False) for _ in range(2)]
+    with ThreadPoolExecutor() as pool, clients[0] as watching, clients[1] as asking:
+        assert watching.get("/live").status_code == asking.get("/live").status_code == 200
+        pool.submit(ask, server, "slow")
+        server.wait_for_log("(began)")
+        server.send_signal(signal.SIGTERM)
+        while watching.get("/ready").status_code == 200:
+            pass
+        refused = asking.post("/restart")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "SHUTTING_DOWN")
+    assert server.wait(timeout=20) == 0
+    assert server.log.count("listens at") == 1
+
+
+def test_a_signal_that_comes_in_the_last_moment_ends_the_process_and_no_successor_serves(tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(LATE)
+    ended = subprocess.run([sys.executable, "late.py"], cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGTERM, "began\n", "")
 
 
 def test_the_operators_document_is_obeyed_word_for_word(innkeeper_server: ServerFactory) -> None:

@@ -178,6 +178,17 @@ def test_a_process_that_does_not_listen_is_killed_in_the_end(innkeeper_server: S
     wait_until_gone(processes, 0.1)
 
 
+def test_who_is_told_to_end_all_at_once_while_they_end_in_time_does_not_wait(innkeeper_server: ServerFactory) -> None:
+    server = start(innkeeper_server)
+    processes = pids(server)
+    os.kill(min(processes), signal.SIGSTOP)
+    server.send_signal(signal.SIGTERM)
+    wait_until_gone({max(processes)}, 3)
+    server.send_signal(signal.SIGUSR1)
+    assert server.wait(timeout=3) == 137
+    wait_until_gone(processes, 0.1)
+
+
 def test_a_second_ctrl_c_ends_all_at_once(innkeeper_server: ServerFactory) -> None:
     server = start(innkeeper_server)
     processes = pids(server)

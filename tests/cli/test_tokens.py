@@ -57,6 +57,14 @@ def test_a_token_is_made_in_a_folder_where_nothing_is_yet(folder: Folder) -> Non
     assert text[19:].encode() not in database.read_bytes()
 
 
+def test_where_nothing_can_be_written_one_line_says_why(folder: Folder) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "innkeeper", "tokens", "list"]
+        env = clean_environment(folder.path / "data", {})
+        ended = subprocess.run(command, cwd=folder.path, env=env, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stderr) == (1, "Error: No space left on device.\n")
+
+
 def test_a_token_is_revoked_by_its_id_or_by_itself(folder: Folder) -> None:
     one, two = created(folder), created(folder)
     for named_, text in ((one, one), (two[:18], two)):

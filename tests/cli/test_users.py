@@ -48,6 +48,12 @@ def test_nobody_is_forgotten_unasked(folder: Folder) -> None:
     assert "--yes" in folder.error("users", "forget", "eve")
 
 
+@pytest.mark.parametrize("words", [["\udcff"], ["e" * 257], [""], ["eve", "--org", "\udcff"], ["eve", "--org", ""]])
+def test_a_name_that_nobody_can_have_is_refused_before_anything_is_written(folder: Folder, words: list[str]) -> None:
+    assert "must have 1 to 256 characters that a store can hold" in folder.error("users", "forget", *words, "--yes")
+    assert not (folder.path / "data").exists()
+
+
 def test_one_of_whom_nothing_is_stored_is_said_to_be_unknown(folder: Folder) -> None:
     result = folder.run("users", "forget", "nobody", "--org", "acme", "--yes")
     assert (result.code, result.output) == (0, "Nothing is stored of nobody.\n")

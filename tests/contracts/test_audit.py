@@ -17,6 +17,7 @@ from innkeeper.core.audit import AuditEntry, audit_digest
 from innkeeper.core.changes import Missing
 from innkeeper.core.control_changes import RevokeToken
 from innkeeper.core.identity import Owner
+from innkeeper.core.times import Instant
 from innkeeper.services.audit_chain import Break, Verdict, verified
 from innkeeper.storage.programs.proofs import proof
 from innkeeper.storage.sqlite.stores import SqliteStore
@@ -193,6 +194,26 @@ async def test_a_head_that_was_changed_is_found(file: SqliteStore, change: str) 
     await executed(file, f"UPDATE audit_head SET {change}")
     found = await broken(file)
     assert (found.number, found.entry_id) == (3, made[2].id)
+
+
+@pytest.mark.parametrize("number", [0, -5, -(2**63) + 1])
+async def test_an_entry_that_was_put_in_before_all_others_is_shown_to_nobody_and_named(
+    store: Store, number: int
+) -> None:
+    made = await written(store, 2)
+    columns = "'odd', organization, owner, 'forged', resource, resource_id, metadata, created_at, previous, 'odd'"
+    await executed(store, f"INSERT INTO audit_entries SELECT {number}, {columns} FROM audit_entries WHERE number = 1")
+    assert await store.audit.page(limit=50) == (made[::-1], 2)
+    assert await broken(store) == Break(number, "odd", f"entry {number} (odd) was put in")
+
+
+@pytest.mark.parametrize("moment", ["'long ago'", "-1", "9223372036854775807", "X'ff00'"])
+async def test_a_moment_that_was_made_none_hides_no_other_entry(file: SqliteStore, moment: str) -> None:
+    made = await written(file, 2)
+    await executed(file, f"UPDATE audit_entries SET created_at = {moment} WHERE number = 2")
+    (odd, first), _ = await file.audit.page(limit=50)
+    assert (odd, first) == (replace(made[1], created_at=Instant(0)), made[0])
+    assert (await broken(file)).number == 2
 
 
 async def test_every_store_shows_what_was_done_to_it(store: Store) -> None:

@@ -110,6 +110,23 @@ async def test_what_is_done_is_in_the_audit_log_and_what_is_not_is_not(place: Pl
     assert await place.told() == [("token.create", made.id), ("token.revoke", made.id)]
 
 
+async def test_a_token_that_is_forgotten_is_revoked_and_names_nobody_any_more(place: Place) -> None:
+    forgotten, others = token(name="of ann"), token(2, owner=Owner("acme", "bob"), name="of bob")
+    await place.keep(forgotten, others)
+    moment = now()
+    assert await place.vault.forget(forgotten.id, "forgotten-1", moment)
+    assert not await place.vault.forget(NOBODY, "forgotten-1", moment)
+    nameless = replace(forgotten, owner=Owner("acme", "forgotten-1"), name="", revoked_at=moment)
+    assert await place.found(forgotten.id) == nameless and await place.found(others.id) == others
+    for user, organization in (("ann", None), ("ann", "acme")):
+        assert await place.vault.page(limit=9, user=user, organization=organization) == ([], False)
+    for user, organization in (("forgotten-1", None), ("forgotten-1", "acme")):
+        assert await place.vault.page(limit=9, user=user, organization=organization) == ([nameless], False)
+    assert await place.vault.page(limit=9) == ([others, nameless], False)
+    assert await place.vault.forget(forgotten.id, "forgotten-1", now()), "again"
+    assert await place.found(forgotten.id) == nameless
+
+
 async def test_a_revoked_token_is_found_and_keeps_the_moment_of_its_first_revocation(place: Place) -> None:
     made = token()
     await place.keep(made)

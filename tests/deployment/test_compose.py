@@ -46,6 +46,12 @@ def test_the_server_waits_for_a_healthy_database_and_a_healthy_redis() -> None:
     assert found["redis"]["environment"]["REDISCLI_AUTH"] == "r" * 48
 
 
+def test_a_redis_that_keeps_nothing_keeps_no_tokens() -> None:
+    found = services()
+    assert "--appendonly no" in found["redis"]["command"][-1]
+    assert found["server"]["environment"]["TOKEN_STORE"] == "database"
+
+
 def test_only_this_machine_reaches_it_and_nobody_without_a_token() -> None:
     found = services()
     assert found["server"]["ports"] == ["127.0.0.1:8000:8000"]

@@ -15,11 +15,12 @@ from starlette.routing import WebSocketRoute
 from innkeeper import create_app
 from innkeeper.apps.declarations import Declaration
 from innkeeper.cli.commands import cli, mount_credits, mount_models
-from innkeeper.config import _YAML_KEYS, MODES, Settings
+from innkeeper.config import MODES, Settings
 from innkeeper.core.events import _READERS
 from innkeeper.http.dispatching import KEPT_NAMES, Dispatcher
 from innkeeper.http.problems import _BY_STATUS, CODES, PROBLEMS, Problem
 from innkeeper.runtimes.signatures import PARAMETERS
+from innkeeper.yaml_keys import YAML_KEYS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,7 +42,7 @@ def test_every_setting_is_on_its_page_with_its_variable_its_key_and_its_default(
     alias = field.validation_alias
     variables = alias.choices if isinstance(alias, AliasChoices) else [alias]
     assert [f"`{variable}`" for variable in variables] == [row[2]]
-    keys = [f"`{section}.{key}`" for section, keys in _YAML_KEYS.items() for key, of in keys.items() if of == name]
+    keys = [f"`{section}.{key}`" for section, keys in YAML_KEYS.items() for key, of in keys.items() if of == name]
     assert keys == ([row[3]] if row[3] else [])
     if isinstance(field.default, str | int | float):
         assert row[4] == f"`{_shown(field.default)}`"

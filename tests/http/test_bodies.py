@@ -77,6 +77,11 @@ def test_compressed_body_is_refused(http: httpx2.Client, path: str, encoding: st
     assert (answer.status_code, answer.json()["error"]["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
 
 
+def test_a_bodys_size_is_told_before_its_encoding(http: httpx2.Client) -> None:
+    large = b"x" * (1024 * 1024 + 1)
+    assert http.post("/sessions", content=large, headers={**JSON, "content-encoding": "gzip"}).status_code == 413
+
+
 @pytest.mark.parametrize(
     "content_type", ["application/json; charset=utf-8", "Application/JSON", "application/json ;x=y"]
 )

@@ -123,6 +123,7 @@ def test_a_day_is_asked_for_with_its_end(http: httpx2.Client) -> None:
 
 _PAGES = {"limit": "201", "offset": "100001", "contents": "some"}
 _CRITERIA = {"status": "fine", "start_date": "yesterday", "end_date": "2026-02-30", "session_id": ""}
+_CRITERIA |= dict.fromkeys(("user_id", "agent_name", "endpoint"), "nul\0")
 
 
 @pytest.mark.parametrize(

@@ -343,6 +343,36 @@ def test_a_run_is_shown_with_its_tokens_their_cost_and_what_it_was_charged(
     ]
 
 
+def test_entries_are_in_the_order_in_which_they_came_about(
+    admin: httpx2.Client, http: httpx2.Client, name: str
+) -> None:
+    ok(admin.put("/credits", json={"user": name, "balance": 10}))
+    for _ in range(2):
+        said(http)
+        ok(admin.post("/credits", json={"user": name, "credits": 5}), 201)
+    entries = ok(http.get("/credits/entries"))["entries"]
+    assert [one["kind"] for one in entries] == ["add", "charge", "add", "charge", "set"]
+    assert [one["balance"] for one in entries] == [17, 12, 13.5, 8.5, 10]
+    paged: list[Json] = []
+    while len(paged) < 5:
+        after = {"after": paged[-1]["id"]} if paged else {}
+        paged += ok(http.get("/credits/entries", params={"limit": 2, **after}))["entries"]
+    assert paged == entries
+
+
+def test_a_session_of_an_end_user_is_charged_to_that_user_however_it_is_named(
+    house: House, admin: httpx2.Client, name: str
+) -> None:
+    ok(admin.put("/credits", json={"user": name, "balance": 2}))
+    asked = {"input": "Hi", "agent_name": "priced", "session_id": name}
+    with house.client(a_name(), scopes=["impersonate"]) as service:
+        ok(service.post("/chat", json={**asked, "user_id": name}))
+        refused(service.post("/chat", json=asked), 402, "INSUFFICIENT_CREDITS")
+        ok(service.post("/chat", json={**asked, "session_id": a_name()}))
+        entries = ok(service.get("/credits/entries", params={"user": name}))["entries"]
+    assert [(one["kind"], one["credits"]) for one in entries] == [("charge", -1.5), ("set", 2)]
+
+
 def test_a_balance_that_was_just_made_holds_for_the_next_run(
     admin: httpx2.Client, http: httpx2.Client, name: str
 ) -> None:
@@ -362,7 +392,7 @@ def test_what_models_consumed_in_a_period_is_summed_up(admin: httpx2.Client, htt
         {"model": "homemade", "runs": 3, "input_tokens": 21, "output_tokens": 9, "cost": None},
         {"model": "openai:gpt-4o", "runs": 3, "input_tokens": 3000, "output_tokens": 300, "cost": 0.0105},
     ]
-    for period in ({}, {"start_date": today}, {"start_date": "2020-01-01T00:00:00+02:00", "end_date": "9999-12-31"}):
+    for period in ({}, {"start_date": today}, {"start_date": "2020-01-01T00:00:00", "end_date": "9999-12-31"}):
         assert ok(http.get("/credits/usage/models", params=period))["models"] == expected
     assert ok(http.get("/credits/usage/models", params={"end_date": "2020-01-01"}))["models"] == []
     whose = {"organization": "acme", "user": name}
@@ -376,7 +406,7 @@ def test_what_models_consumed_in_a_period_is_summed_up(admin: httpx2.Client, htt
     ("path", "params", "param"),
     [
         ("/usage/models", {"start_date": "yesterday"}, "start_date"),
-        ("/usage/models", {"end_date": "2026-01-31T12:00:00"}, "end_date"),
+        ("/usage/models", {"end_date": "2026-01-31T25:00:00"}, "end_date"),
         ("/usage/models", {"end_date": "2026-02-30"}, "end_date"),
         ("/usage", {"after": "run_x"}, "after"),
         ("/usage", {"limit": 201}, "limit"),

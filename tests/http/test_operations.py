@@ -193,6 +193,22 @@ def test_without_the_mode_none_of_it_is_served(tmp_path: Path) -> None:
         with httpx2.Client(base_url=inn.url, headers=admin, trust_env=False) as http:
             assert [http.get(path).status_code for path in OPERATOR] == [404, 404]
             for path in ("/agent/initialize", "/restart", "/kill"):
-                assert http.post(path).status_code in (404, 405), path
+                assert http.post(path).status_code == 404, path
+            for method, path in (("GET", "/prompts"), ("POST", "/restart"), ("POST", "/kill"), ("GET", "/logs")):
+                assert http.request(method, path).json()["error"]["code"] == "NOT_FOUND", path
             refused = http.post("/chat", json={"input": "x"}, headers={"AGENT_REINITIALIZE": "true"})
             assert (refused.status_code, "ALLOWED_MODES" in json.dumps(refused.json())) == (403, True)
+
+
+def test_no_agent_that_is_found_by_its_name_answers_at_a_path_of_the_servers(tmp_path: Path) -> None:
+    app = ServerBase(settings=load_settings({"data_dir": tmp_path, "allowed_modes": "chat", **UNCOUNTED}))
+
+    @app.agent(lambda name: True)
+    async def anybody(messages: Any) -> str:
+        return "Hello."
+
+    with serve_app(app) as url, httpx2.Client(base_url=url, trust_env=False) as http:
+        assert http.post("/somebody").status_code == 200
+        for method, path in (("POST", "/restart"), ("POST", "/kill"), ("GET", "/status"), ("GET", "/metrics")):
+            answer = http.request(method, path)
+            assert (path, answer.status_code, answer.json()["error"]["code"]) == (path, 404, "NOT_FOUND")

@@ -70,6 +70,43 @@ def test_more_runs_of_a_caller_than_may_be_are_refused_until_one_ends(bounded: I
     assert second.result().status_code == 200
 
 
+def test_who_has_no_place_left_repeats_and_steers_all_the_same(bounded: Inn, pool: ThreadPoolExecutor) -> None:
+    caller, prompts, session_id = bearer(bounded), [uuid4().hex for _ in range(2)], uuid4().hex
+    key = {**caller, "idempotency-key": uuid4().hex}
+    performances = [bounded.conduct(prompt) for prompt in prompts]
+    first = pool.submit(talk, bounded, key, prompts[0], session_id=session_id)
+    second = pool.submit(talk, bounded, caller, prompts[1])
+    assert all(performance.began.wait(10) for performance in performances)
+    assert talk(bounded, {**caller, "idempotency-key": uuid4().hex}, "Hi", agent_name="echo").status_code == 429
+    assert talk(bounded, caller, "Hi", session_id=uuid4().hex, when_busy="steer").status_code == 429
+    again = pool.submit(talk, bounded, key, prompts[0], session_id=session_id)
+    steering = pool.submit(talk, bounded, caller, "More", session_id=session_id, when_busy="steer")
+    runs = bounded.app.kernel.house.services.runs  # type: ignore[union-attr]
+    while not any(one.done() for one in (again, steering)) and all(one.readers < 3 for one in runs._executions.all()):
+        pass
+    for performance in performances:
+        performance.end()
+    answers = [one.result() for one in (first, again, steering)]
+    assert [answer.status_code for answer in (*answers, second.result())] == [200] * 4
+    assert len({answer.json()["run_id"] for answer in answers}) == 1
+    assert [answer.headers.get("idempotent-replayed") for answer in answers] == [None, "true", None]
+
+
+def test_a_run_for_the_queue_is_told_again_where_its_caller_fills_its_part(bounded: Inn) -> None:
+    caller = bearer(bounded)
+    key, prompt = {**caller, "idempotency-key": uuid4().hex}, uuid4().hex
+    blocking = bounded.conduct(prompt)
+    with httpx2.Client(base_url=bounded.url, timeout=20, trust_env=False) as http:
+        first = http.post("/chat", json={"agent_name": "conducted", "input": prompt, "background": True}).json()
+        assert blocking.began.wait(10)
+        queued, again = (talk(bounded, key, "Hi", agent_name="echo", background=True) for _ in range(2))
+        assert (queued.status_code, again.status_code) == (202, 202)
+        assert queued.json()["run_id"] == again.json()["run_id"]
+        assert talk(bounded, caller, "Hi", agent_name="echo", background=True).status_code == 429
+        blocking.end()
+        assert ended(http, first["run_id"])["status"] == "completed"
+
+
 def test_runs_that_fail_or_are_not_accepted_leave_their_places(bounded: Inn) -> None:
     headers = bearer(bounded)
     for _ in range(3):

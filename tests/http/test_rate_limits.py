@@ -206,6 +206,13 @@ def test_new_websockets_of_a_user_are_counted_and_refused_with_429(counting: Inn
     handshake(counting, bearer(counting)).close()
 
 
+def test_a_sessions_token_is_counted_where_it_opens_nothing(http: httpx2.Client, counting: Inn) -> None:
+    made = http.post("/api/sessions", json={}, headers=bearer(counting))
+    guest = {"x-session-token": made.json()["session_token"]}
+    assert told(made)[0] == 201
+    assert [http.get("/sessions", headers=guest).status_code for _ in range(4)] == [403, 403, 403, 429]
+
+
 def test_turns_on_a_websocket_are_counted_as_requests(counting: Inn) -> None:
     ends = []
     with handshake(counting, bearer(counting)) as connection:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import httpx2
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from innkeeper.core.errors import InnkeeperError, StorageUnavailable
+from innkeeper.core.identity import Caller, Owner, Role
+from innkeeper.core.tokens import Refusal
+from innkeeper.http import vigils
+from innkeeper.http.presenting import CREDENTIAL
+from innkeeper.http.vigils import CHANGED, ENDED, Vigils
 from tests.support.inns import Inn, frames, running_inn
 from tests.support.tokens import a_token, with_tokens
 
@@ -64,3 +74,74 @@ def test_who_follows_a_run_is_told_that_its_token_has_been_revoked_and_the_run_g
     performance.end()
     ended = httpx2.get(f"{inn.url}/runs/{run_id}?wait=10", headers={"x-api-key": other}).json()
     assert (ended["status"], ended["output"]) == ("completed", "one")
+
+
+ADMIN, USER = Caller(Owner("default", "ann"), Role.ADMIN), Caller(Owner("default", "ann"))
+
+
+class Desk:
+    """Says of every credential what the test says, and what streams were told."""
+
+    def __init__(self) -> None:
+        self.found: Caller | Refusal | Exception = ADMIN
+        self.told: dict[str, str] = {}
+        self.heard = asyncio.Event()
+        self.vigils = Vigils(self._started)
+
+    async def _started(self) -> Any:
+        return SimpleNamespace(credentials=self)
+
+    async def again(self, text: str) -> Caller | Refusal:
+        if isinstance(self.found, Exception):
+            raise self.found
+        return self.found
+
+    def watch(self, stack: ExitStack, name: str, caller: Caller) -> None:
+        def on_end(error: InnkeeperError) -> None:
+            self.told[name] = error.message
+            self.heard.set()
+
+        stack.enter_context(self.vigils.over({"headers": [], CREDENTIAL: "a-token"}, caller, on_end))
+
+
+@pytest.fixture
+async def desk(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
+    monkeypatch.setattr(vigils, "_SECONDS", 0.01)
+    yield Desk()
+
+
+async def test_who_is_an_admin_no_more_watches_as_one_no_longer(desk: Desk) -> None:
+    with ExitStack() as streams:
+        desk.watch(streams, "as an admin", ADMIN)
+        desk.found = USER
+        await asyncio.wait_for(desk.heard.wait(), 10)
+        assert desk.told == {"as an admin": CHANGED}
+
+
+async def test_a_stream_that_opens_while_others_are_being_ended_is_ended_too(desk: Desk) -> None:
+    """Whoever was let in before the revocation may have waited for the store until after it."""
+    with ExitStack() as streams:
+        desk.watch(streams, "first", ADMIN)
+        desk.found = Refusal.REVOKED
+        await asyncio.wait_for(desk.heard.wait(), 10)
+        desk.heard.clear()
+        desk.watch(streams, "second", ADMIN)
+        async with asyncio.timeout(10):
+            while "second" not in desk.told:
+                await desk.heard.wait()
+                desk.heard.clear()
+        assert desk.told == {"first": ENDED, "second": ENDED}
+
+
+async def test_the_store_being_away_ends_nothing_and_what_nobody_understands_ends_all(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ExitStack() as streams:
+        desk.found = StorageUnavailable("It is away.")
+        desk.watch(streams, "one", ADMIN)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(desk.heard.wait(), 0.1)
+        desk.found = OverflowError("a fault of ours")
+        await asyncio.wait_for(desk.heard.wait(), 10)
+        assert desk.told == {"one": ENDED}
+    assert "streams could not be found out" in caplog.text

@@ -91,7 +91,7 @@ async def test_rows_older_than_the_days_that_were_chosen_are_dropped_in_small_st
 
 
 @pytest.mark.skipif(not IS_FULL, reason="waits until a store counts as away")
-async def test_a_store_that_is_away_is_waited_for(database: str) -> None:
+async def test_a_store_that_is_away_is_waited_for(database: str, caplog: pytest.LogCaptureFixture) -> None:
     place = urlsplit(database)
     doorway = Doorway(place.hostname or "127.0.0.1", place.port or 5432)
     await doorway.open()
@@ -103,7 +103,9 @@ async def test_a_store_that_is_away_is_waited_for(database: str) -> None:
     writer.open()
     doorway.shut()
     writer.ended((await a_run(direct)).run)
-    await asyncio.sleep(6)
+    async with asyncio.timeout(60):
+        while "chat logs are written later" not in caplog.text:
+            await asyncio.sleep(0.05)
     await doorway.open()
     assert await rows(direct, 1) == 1
     await writer.close(2)

@@ -89,6 +89,13 @@ async def test_addresses_of_one_network_of_version_6_are_one(bench: Bench) -> No
     assert len(await bench.entries()) == 6
 
 
+async def test_addresses_of_version_4_are_apart_however_they_are_written(bench: Bench) -> None:
+    for host in range(2):
+        for _ in range(3):
+            await bench.denials.tell(replace(DENIED, address=f"::ffff:198.51.100.{host}"))
+    assert len(await bench.entries()) == 6
+
+
 async def test_strangers_from_everywhere_are_bounded_together_and_callers_are_not_among_them(bench: Bench) -> None:
     for host in range(50):
         await bench.denials.tell(replace(DENIED, address=f"198.51.100.{host}"))

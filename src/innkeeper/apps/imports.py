@@ -54,8 +54,8 @@ class _InstalledFirst(MetaPathFinder):
 
 
 _finder = _InstalledFirst()
-_loaded: set[str] = set()
-"""The modules of users that were loaded here, with those of theirs that they imported."""
+_loaded: dict[str, str] = {}
+"""The modules of users that were loaded here, with those of theirs that they imported: by whom each came."""
 _again = threading.RLock()
 
 
@@ -63,7 +63,8 @@ _again = threading.RLock()
 def imported_again() -> Iterator[None]:
     """Meanwhile every module of the user's is imported anew. If that raises, the old ones are put back.
 
-    Code that holds a module from before goes on with that one.
+    So are, in any case, those of what is not loaded meanwhile, for it goes on and looks its own modules up, as `pickle`
+    and annotations do. Code that holds a module from before goes on with that one.
     """
     with _again:
         before = {name: sys.modules.pop(name) for name in sorted(_loaded) if name in sys.modules}
@@ -75,16 +76,19 @@ def imported_again() -> Iterator[None]:
                 sys.modules.pop(name, None)
             sys.modules.update(before)
             raise
+        others = {name: module for name, module in before.items() if _loaded[name] not in sys.modules}
+        sys.modules.update({name: module for name, module in others.items() if name not in sys.modules})
 
 
 @contextmanager
-def _noted() -> Iterator[None]:
-    """Note what is imported meanwhile and is the user's own: beside what is served, and not installed."""
+def _noted(served: str) -> Iterator[None]:
+    """Note what `served` imports meanwhile and is the user's own: beside what is served, and not installed."""
     known = set(sys.modules)
     try:
         yield
     finally:
-        _loaded.update(name for name in set(sys.modules) - known if _is_users(sys.modules[name]))
+        new = set(sys.modules) - known
+        _loaded.update({name: served for name in new if _is_users(sys.modules[name])})
 
 
 def _is_users(module: ModuleType | None) -> bool:
@@ -126,9 +130,9 @@ def load_file(path: Path) -> ModuleType:
     assert spec is not None and spec.loader is not None, "the path ends in .py"
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    _loaded.add(name)
+    _loaded[name] = name
     try:
-        with _noted():
+        with _noted(name):
             _guarded(lambda: spec.loader.exec_module(module), path)  # type: ignore[union-attr]  # asserted above
     except BaseException:
         del sys.modules[name]
@@ -146,7 +150,7 @@ def load_module(name: str, folder: Path) -> ModuleType:
     if local.is_file() and not (local.parent / "__init__.py").is_file():
         return load_file(local)
     try:
-        with _noted():
+        with _noted(name):
             return _guarded(lambda: importlib.import_module(name), None)
     except SetupError as error:
         missing = error.__cause__.name if isinstance(error.__cause__, ModuleNotFoundError) else None

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import TypeVar
 
+from innkeeper.core.credits import MAX_CREDITS
 from innkeeper.core.errors import Invalid, SetupError
 from innkeeper.core.usage import Pricing
 
@@ -19,7 +20,7 @@ def pricing(
 ) -> Callable[[AgentT], AgentT]:
     """Declare what a run of the decorated agent costs: a flat part, a part for each output token, a ceiling.
 
-    The charge is booked when the run ends. Raises: Invalid if an amount is negative or not finite.
+    The charge is booked when the run ends. Raises: Invalid if an amount is negative, infinite, or beyond all balances.
     """
     declared = Pricing(
         _amount(credits_per_request, "credits_per_request"),
@@ -44,4 +45,6 @@ def _amount(value: int | float | Decimal, name: str) -> Decimal:
         amount = Decimal("NaN")
     if not amount.is_finite() or amount < 0:
         raise Invalid(f"{name} must be a finite number that is not negative.", param=name)
+    if amount > MAX_CREDITS:
+        raise Invalid(f"{name} must be {MAX_CREDITS:f} at most.", param=name)
     return amount

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from innkeeper.cli.commands import Config, DataDir, Debug, EnvFile
 from innkeeper.cli.failures import FAILED
-from innkeeper.config import load_settings, use_command_line
+from innkeeper.cli.stores import with_store
+from innkeeper.cli.tables import show
+from innkeeper.config import use_command_line
 from innkeeper.core.audit import AuditEntry
 from innkeeper.core.errors import Invalid
 from innkeeper.core.times import isoformat
 
 if TYPE_CHECKING:
     from innkeeper.ports.accounts import AuditReader
-
-T = TypeVar("T")
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _HEAD = ("NUMBER", "TIME", "USER", "ORGANIZATION", "ACTION", "RESOURCE", "ID")
@@ -53,7 +51,7 @@ def verify(
     if head is not None and _DIGEST.fullmatch(head) is None:
         raise Invalid("--head: must be a digest of 64 hexadecimal digits, as innkeeper audit verify prints it.")
     use_command_line({"data_dir": data_dir, "debug": debug or None}, config=config, env_file=env_file)
-    verdict = _with_audit(lambda audit: verified(audit, head))
+    verdict = with_store(lambda settings, store: verified(store.audit, head))
     if verdict.broken is not None:
         print(f"The chain is broken: {verdict.broken.told}. What stands before holds: {_counted(verdict.count)}.")
     elif not verdict.has_noted:
@@ -77,14 +75,11 @@ def list_entries(
 ) -> None:
     """List entries, newest first."""
     use_command_line({"data_dir": data_dir, "debug": debug or None}, config=config, env_file=env_file)
-    entries = _with_audit(lambda audit: _newest(audit, limit))
+    entries = with_store(lambda settings, store: _newest(store.audit, limit))
     if as_json:
         print(json.dumps([_told(entry) for entry in entries], indent=2, ensure_ascii=False))
         return
-    rows = [_HEAD, *map(_row, entries)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    show(_HEAD, [_row(entry) for entry in entries])
 
 
 def _counted(count: int) -> str:
@@ -101,30 +96,11 @@ async def _newest(audit: AuditReader, limit: int) -> list[AuditEntry]:
     return found
 
 
-def _with_audit(work: Callable[[AuditReader], Awaitable[T]]) -> T:
-    from innkeeper.wiring import open_store
-
-    async def run() -> T:
-        store = open_store(load_settings())
-        await store.open(serves=False)
-        try:
-            return await work(store.audit)
-        finally:
-            await store.close()
-
-    return asyncio.run(run())
-
-
 def _row(entry: AuditEntry) -> tuple[str, ...]:
     moment = isoformat(entry.created_at)[:19] + "Z"
     actor = entry.actor
     cells = (actor.user or "-", actor.organization or "-", entry.action, entry.resource, entry.resource_id or "-")
-    return str(entry.number), moment, *map(_on_one_line, cells)
-
-
-def _on_one_line(text: str) -> str:
-    """What others chose cannot act on the terminal."""
-    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
+    return str(entry.number), moment, *cells
 
 
 def _told(entry: AuditEntry) -> dict[str, object]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import httptools
 from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -50,6 +51,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_limit = self._bounds.line_bytes + self._bounds.header_bytes + 4 * self._bounds.header_fields
         self._is_in_head = False
         self._is_refused = False
+        self._is_websocket = False
         self._requests = 0
         self._head_bytes = -1
         self._body_bytes = self._rest_bytes = 0
@@ -61,10 +63,40 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._is_refused:
             return
-        _Base.data_received(self, data)
+        self._unset_keepalive_if_required()
+        rest = self._parse(data)
+        while rest is not None:
+            rest = self._begin_anew(rest)
         cycle: Any = self.cycle
         if self._is_in_head or (cycle is not None and cycle.more_body):
             self._bound_buffers(len(data))
+
+    def _parse(self, data: Any) -> memoryview | None:
+        """What is left of `data` where the head before it asks for a protocol that we do not speak."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
+        except httptools.HttpParserUpgrade as stop:
+            if not self._is_websocket:
+                return memoryview(data)[stop.args[0] :]
+            self.handle_websocket_upgrade()
+        return None
+
+    def _begin_anew(self, rest: memoryview) -> memoryview | None:
+        """Parse a request, and the `rest` behind its head, as if it had not asked for another protocol.
+
+        The parser has taken it for one without a body, whose bytes would then be the next request.
+        """
+        fields = [field for field in self.headers if field[0] != b"upgrade"]
+        if len(fields) == len(self.headers):  # it is CONNECT
+            self.send_400_response("")
+            return None
+        start = b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+        again = self._parse(b"\r\n".join([start, *(b"%s: %s" % field for field in fields), b"", b""]))
+        return self._parse(rest) if again is None and not self._is_refused else again
 
     def _bound_buffers(self, size: int) -> None:
         """Refuse what the parser would keep for longer than `size` more bytes."""
@@ -89,17 +121,33 @@ class BoundedProtocol(HttpToolsProtocol):
         self._body_bytes = self._rest_bytes = 0
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            self._is_websocket = _Base._should_upgrade(self)
+            if not self._is_websocket:
+                return  # to begin anew
         self._is_in_head = False
         _Base.on_headers_complete(self)
-        if not self.parser.should_upgrade():
+        if not self._is_websocket:
             self.headers = []  # where trailers go: they would join the headers of a request that has passed the gate
+
+    def _should_upgrade(self) -> bool:
+        return self._is_websocket
+
+    def on_message_complete(self) -> None:
+        if not self._is_in_head:
+            _Base.on_message_complete(self)
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
         _Base.on_body(self, body)
 
     def handle_websocket_upgrade(self) -> None:
+        cycle: Any = self.cycle
         try:
+            if cycle is not None and not cycle.response_complete:  # two would write to one client
+                raise Unparsable("A WebSocket cannot begin before the request ahead of it has been answered.")
+            if self.scope["method"] != "GET" or any(map(_tells_of_body, self.headers)):  # its parser says nothing
+                raise Unparsable("A WebSocket begins with a GET without a body.")
             self._bounds.check({**self.scope, "raw_path": self.url, "path": "", "query_string": b""})
             if any(len(name) + len(value) > _LONGEST_LINE for name, value in self.headers):
                 raise self._bounds.too_large_headers()
@@ -159,6 +207,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.write(_encoded(answer(RequestTooSlow("The body did not arrive in time."), new_id())))
         self._is_refused = True
         self.transport.close()
+
+
+def _tells_of_body(field: tuple[bytes, bytes]) -> bool:
+    name, value = field
+    return name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0") != b"")
 
 
 def _too_long(bounds: Bounds) -> AddressTooLong:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from decimal import Decimal
@@ -11,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from innkeeper.cli.commands import Config, DataDir, Debug, EnvFile
+from innkeeper.cli.stores import with_store
 from innkeeper.cli.tables import show
-from innkeeper.config import load_settings, use_command_line
-from innkeeper.core.credits import ORGANIZATION, Balance, amount_of, credits_of
+from innkeeper.config import use_command_line
+from innkeeper.core.credits import ORGANIZATION, Balance, amount_of, digits_of
 from innkeeper.core.errors import Invalid
 from innkeeper.core.times import isoformat
 from innkeeper.services.tokens import ORGANIZATION as DEFAULT_ORGANIZATION
@@ -101,7 +101,7 @@ def add_credits(
     use_command_line({"data_dir": data_dir, "debug": debug or None}, config=config, env_file=env_file)
     whose, credits, why = _place(org, user), _amount(amount), _reason(reason)
     entry, _ = _with_balances(lambda balances: balances.add(operator(), *whose, credits, why))
-    print(f"{_plain(entry.balance)} credits are there now.", file=sys.stderr)
+    print(f"{digits_of(entry.balance)} credits are there now.", file=sys.stderr)
 
 
 @app.command("remove")
@@ -133,17 +133,9 @@ def list_balances(
 
 
 def _with_balances(work: Callable[[Balances], Awaitable[T]]) -> T:
-    from innkeeper.wiring import open_balances, open_store
+    from innkeeper.wiring import open_balances
 
-    async def run() -> T:
-        store = open_store(load_settings())
-        await store.open(serves=False)
-        try:
-            return await work(open_balances(store))
-        finally:
-            await store.close()
-
-    return asyncio.run(run())
+    return with_store(lambda settings, store: work(open_balances(store)))
 
 
 async def _all(balances: Balances) -> Sequence[Balance]:
@@ -181,11 +173,5 @@ def _amount(text: str) -> Decimal:
 
 def _row(balance: Balance) -> tuple[str, ...]:
     user = "(all together)" if balance.user == ORGANIZATION else balance.user
-    amounts = map(_plain, (balance.total, balance.available, balance.reserved))
+    amounts = map(digits_of, (balance.total, balance.available, balance.reserved))
     return balance.organization, user, *amounts, isoformat(balance.updated_at)[:19] + "Z"
-
-
-def _plain(amount: int) -> str:
-    """Every digit of it."""
-    text = f"{credits_of(amount):f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text

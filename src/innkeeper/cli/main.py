@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # whoever read along has left: nothing more can be said, nor need be
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        sys.exit(tell(InnkeeperError(f"{os.strerror(errno.ENOSPC)}.")))
 
 
 def _run(words: list[str]) -> None:

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +37,7 @@ class Restart:
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener.dup()
         keep_from_forks([self._listener])
+        self._inherited = _inheritable()
         self._folder = Path.cwd()
         self._environment = dict(os.environ)
         self.is_asked = False
@@ -53,6 +55,10 @@ class Restart:
 
     def depart(self, code: int) -> NoReturn:
         """End the process with this exit code, or by beginning anew where that was asked."""
+        if self.is_asked and threading.current_thread() is threading.main_thread():
+            # From here on a signal has no other to tell: it would be lost with this program, and the next one serve.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
         if self.is_asked:
             with contextlib.suppress(OSError):
                 self.begin_anew()
@@ -64,11 +70,24 @@ class Restart:
 
         Raises: OSError.
         """
+        for descriptor in _inheritable() - self._inherited:  # libraries that are not Python's leave theirs open
+            os.set_inheritable(descriptor, False)
         os.dup2(self._listener.fileno(), FIRST_HANDED, inheritable=True)
         os.chdir(self._folder)
         signal.setitimer(signal.ITIMER_REAL, 0)  # it would go on, and end the successor
         environment = {**self._environment, "LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606 - it is our own
+
+
+def _inheritable() -> set[int]:
+    """The descriptors that a successor would get, beside its standard streams."""
+    found = set()
+    with contextlib.suppress(OSError):  # no system has to tell
+        for number in [int(path.name) for path in Path("/dev/fd").iterdir()]:
+            with contextlib.suppress(OSError):  # the folder's own has been closed by now
+                if number > 2 and os.get_inheritable(number):
+                    found.add(number)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -295,13 +295,15 @@ class Supervisor:
         deadline = time.monotonic() + self._patience
         while any(place.process is not None for place in self._places):
             left = deadline - time.monotonic()
-            if left <= 0 or signal.SIGINT in self._signals[1:]:
+            if left <= 0 or signal.SIGINT in self._signals[1:] or self._is_killed:
                 break
             self._look(heard, left)
         late = [place.process for place in self._places if place.process is not None]
         self._tell_all(signal.SIGKILL)
         for process in late:
             process.join()
+        if self._is_killed:
+            return _KILLED
         return failures.INTERRUPTED if late and signal.SIGINT in self._signals[1:] else 0
 
     def _tell_all(self, number: signal.Signals) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from innkeeper.cli.commands import Config, DataDir, Debug, EnvFile
+from innkeeper.cli.tables import show
 from innkeeper.config import use_command_line
 from innkeeper.core.times import Instant, isoformat
 from innkeeper.core.tokens import Token
@@ -72,9 +73,7 @@ def list_tokens(
     rows = _with_tokens(_rows)
     if asyncio.run(_are_elsewhere()):
         print(_ELSEWHERE, file=sys.stderr)
-    widths = [max(map(len, column)) for column in zip(_HEAD, *rows, strict=True)]
-    for row in (_HEAD, *rows):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    show(_HEAD, rows)
 
 
 @app.command("revoke")

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from innkeeper.cli.commands import Config, DataDir, Debug, EnvFile
+from innkeeper.cli.stores import with_store
 from innkeeper.cli.tables import show
-from innkeeper.config import Settings, load_settings, use_command_line
-from innkeeper.core.credits import credits_of
+from innkeeper.config import use_command_line
+from innkeeper.core.credits import digits_of
 from innkeeper.core.errors import Invalid
 from innkeeper.core.periods import begins_at, ends_before
 from innkeeper.core.times import Instant
 
 if TYPE_CHECKING:
     from innkeeper.services.rating import Rated
-    from innkeeper.wiring import Store
-
-T = TypeVar("T")
 
 _TOTALS = ("MODEL", "RUNS", "INPUT TOKENS", "OUTPUT TOKENS", "COST")
 _RATED = ("MODEL", "RUNS", "CHANGED", "BEFORE", "AFTER", "PRICE")
@@ -60,7 +57,7 @@ def show_usage(
         raise Invalid("--user: name the organization, too: --org NAME.")
     use_command_line({"data_dir": data_dir, "debug": debug or None}, config=config, env_file=env_file)
     begin, end = _period(since, until)
-    found = _with_store(lambda settings, store: store.credits.totals(begin, end, organization=org, user=user))
+    found = with_store(lambda settings, store: store.credits.totals(begin, end, organization=org, user=user))
     rows = [
         (one.model or "-", str(one.runs), str(one.input_tokens), str(one.output_tokens), _plain(one.cost))
         for one in found
@@ -84,25 +81,10 @@ def rerate(
 
     use_command_line({"data_dir": data_dir, "debug": debug or None}, config=config, env_file=env_file)
     begin, end = _period(since, until)
-    found = _with_store(
+    found = with_store(
         lambda settings, store: open_rating(settings, store).rerate(operator(), begin, end, is_dry=dry_run)
     )
     show(_RATED, [_row(one) for one in found])
-
-
-def _with_store(work: Callable[[Settings, Store], Awaitable[T]]) -> T:
-    from innkeeper.wiring import open_store
-
-    async def run() -> T:
-        settings = load_settings()
-        store = open_store(settings)
-        await store.open(serves=False)
-        try:
-            return await work(settings, store)
-        finally:
-            await store.close()
-
-    return asyncio.run(run())
 
 
 def _period(since: str | None, until: str | None) -> tuple[Instant, Instant]:
@@ -128,7 +110,4 @@ def _row(rated: Rated) -> tuple[str, ...]:
 
 
 def _plain(cost: int | None) -> str:
-    if cost is None:
-        return "-"
-    text = f"{credits_of(cost):f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    return "-" if cost is None else digits_of(cost)

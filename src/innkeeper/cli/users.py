@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
+import re
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from innkeeper.cli.commands import Config, DataDir, Debug, EnvFile
-from innkeeper.config import load_settings, use_command_line
+from innkeeper.cli.stores import with_store
+from innkeeper.config import Settings, use_command_line
 from innkeeper.core.errors import Invalid
 
-_LONGEST = 200
+if TYPE_CHECKING:
+    from innkeeper.services.erasures import Erased
+    from innkeeper.wiring import Store
+
+_LONGEST = 256
+_UNSTORED = re.compile("[\\x00\\ud800-\\udfff]")
 
 app = typer.Typer(
     name="users",
@@ -40,12 +46,18 @@ def forget(
     debug: Debug = False,
 ) -> None:
     """Erase a user's conversations, runs, logs, tokens and balance for good; what was consumed stays nameless."""
-    if not 0 < len(user) <= _LONGEST:
-        raise Invalid(f"USER: must have 1 to {_LONGEST} characters.", param="user")
+    _check(user, "USER")
+    if org is not None:
+        _check(org, "--org")
     use_command_line({"data_dir": data_dir, "debug": debug or None}, config=config, env_file=env_file)
     if not yes:
         _ask(user, org)
-    asyncio.run(_forget(user, org))
+    _tell(user, with_store(lambda settings, store: _forget(settings, store, user, org)))
+
+
+def _check(name: str, argument: str) -> None:
+    if not 0 < len(name) <= _LONGEST or _UNSTORED.search(name):
+        raise Invalid(f"{argument}: must have 1 to {_LONGEST} characters that a store can hold.")
 
 
 def _ask(user: str, org: str | None) -> None:
@@ -55,18 +67,15 @@ def _ask(user: str, org: str | None) -> None:
     typer.confirm(f"Erase everything that is stored of {user} {where}? This cannot be undone.", abort=True, err=True)
 
 
-async def _forget(user: str, org: str | None) -> None:
+async def _forget(settings: Settings, store: Store, user: str, org: str | None) -> Erased:
     from innkeeper.cli.operators import operator
-    from innkeeper.wiring import open_erasures, open_store
+    from innkeeper.wiring import open_erasures
 
-    settings = load_settings()
-    store = open_store(settings)
-    await store.open(serves=False)
-    try:
-        async with open_erasures(settings, store) as erasures:
-            erased = await erasures.forget(operator(), user, org)
-    finally:
-        await store.close()
+    async with open_erasures(settings, store) as erasures:
+        return await erasures.forget(operator(), user, org)
+
+
+def _tell(user: str, erased: Erased) -> None:
     print(f"Erased {user}: {erased.rows} rows." if erased.rows else f"Nothing is stored of {user}.")
     if not erased.is_scrubbed:
         print(

@@ -99,6 +99,15 @@ class ForgetChatLogs:
 
 
 @dataclass(frozen=True, slots=True)
+class ForgetToken:
+    """Revoke a token, drop its name, and call its user `stand_in` from now on."""
+
+    token_id: str
+    stand_in: str
+    now: Instant
+
+
+@dataclass(frozen=True, slots=True)
 class ForgetUser:
     """Erase what is stored of a user of an organization, up to about `limit` rows at a time.
 
@@ -137,6 +146,7 @@ AdministrationChange = (
     | DeriveChatLogs
     | CopiedChatLogs
     | ForgetChatLogs
+    | ForgetToken
     | ForgetUser
     | AddAdmin
     | RemoveAdmin

@@ -69,7 +69,8 @@ class AcceptRun:
     neither change nor end one that is kept. A run in the background is stored queued, with the `plan` by which
     any process can execute it. Injections that waited for this turn become its first messages. It becomes the last
     run of the engine `engine_id`, which must be one of that session: else `EngineNotFound`. What its `terms` ask for
-    is set aside of its caller's balances, or it is refused with `InsufficientCredits`.
+    is set aside of its caller's balances, or it is refused with `InsufficientCredits`. One that `only_joins` makes no
+    run: it is answered with what the same request made before, or steers the run under way, or it is `Missing`.
     """
 
     run: Run
@@ -88,6 +89,7 @@ class AcceptRun:
     claim: Claim | None = None
     engine_id: str | None = None
     terms: Terms | None = None
+    only_joins: bool = False
 
 
 @dataclass(frozen=True, slots=True)

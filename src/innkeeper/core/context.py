@@ -7,18 +7,23 @@ that no HTTP request is waiting for. Clock and ids are handed in, so that this m
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from typing import Any, Protocol
 
+from innkeeper.core.credits import MAX_CREDITS
 from innkeeper.core.environments import Belongings
 from innkeeper.core.errors import Invalid
 from innkeeper.core.identity import Owner
 from innkeeper.core.injections import InjectedMessage
 from innkeeper.core.traces import SpanPlace
 from innkeeper.core.usage import CreditRecord, Usage
+
+_EXACT = Context(prec=28)
+"""As sums are made; what has more digits is rounded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +150,11 @@ class RunContext:
     ) -> str:
         """Record a cost in credits; it becomes a ledger row of the run. Returns the row's id.
 
-        Raises: Invalid if `credits` is negative or not finite.
+        Raises: Invalid if `credits` is negative, not finite, or more than a balance can hold, or if `metadata` cannot
+        be told in JSON.
         """
         amount = _amount(credits)
-        record = CreditRecord(self._new_id(), amount, str(reason), dict(metadata or {}), self.now())
+        record = CreditRecord(self._new_id(), amount, str(reason), _tellable(metadata), self.now())
         self._records.append(record)
         self.tracked_credits += amount
         if self.line is not None:
@@ -219,7 +225,19 @@ def _amount(credits: int | float | Decimal) -> Decimal:
         amount = Decimal("NaN")
     if not amount.is_finite() or amount < 0:
         raise Invalid("credits must be a finite number that is not negative.", param="credits")
-    return amount
+    if amount > MAX_CREDITS:
+        raise Invalid(f"credits must be {MAX_CREDITS:f} at most.", param="credits")
+    return _EXACT.create_decimal(amount)
+
+
+def _tellable(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What cannot be written is refused here, in the agent's call, and not when its run is to end."""
+    told = dict(metadata or {})
+    try:
+        json.dumps(told, default=str, skipkeys=True)
+    except Exception as error:
+        raise Invalid("metadata must be what JSON can tell.", param="metadata") from error
+    return told
 
 
 def _number(amount: Decimal) -> int | float:

@@ -62,6 +62,12 @@ def credits_of(amount: int) -> Decimal:
     return Decimal(amount) / NANOS
 
 
+def digits_of(amount: int) -> str:
+    """So many billionths as a text with every digit that they have, and no more."""
+    text = f"{credits_of(amount):f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What a run may cost, settled before it starts.

@@ -20,9 +20,10 @@ class Usage:
         return self.input_tokens + self.output_tokens
 
     def plus(self, other: Usage) -> Usage:
+        """Both together, with counts of at most `MAX_TOKENS`, so that a store can add up those of millions of runs."""
         return Usage(
-            self.input_tokens + other.input_tokens,
-            self.output_tokens + other.output_tokens,
+            min(self.input_tokens + other.input_tokens, MAX_TOKENS),
+            min(self.output_tokens + other.output_tokens, MAX_TOKENS),
             other.model or self.model,
         )
 
@@ -30,14 +31,18 @@ class Usage:
 MAX_TOKENS = 2**40
 """The most tokens that one report counts; any more is a mistake of whoever reports."""
 
+MAX_MODEL_NAME = 256
+"""Characters; a store finds usage by it."""
+
 
 def bounded(usage: Usage) -> Usage:
-    """What an agent reported, with counts that are whole numbers from 0 to `MAX_TOKENS`."""
-    counts = usage.input_tokens, usage.output_tokens
-    if all(type(count) is int and 0 <= count <= MAX_TOKENS for count in counts):
+    """What an agent reported, with counts that are whole numbers from 0 to `MAX_TOKENS` and a name that can be kept."""
+    counts, model = (usage.input_tokens, usage.output_tokens), usage.model
+    is_countable = all(type(count) is int and 0 <= count <= MAX_TOKENS for count in counts)
+    if is_countable and (model is None or (type(model) is str and len(model) <= MAX_MODEL_NAME)):
         return usage
     given, made = (min(max(int(count), 0), MAX_TOKENS) for count in counts)
-    return Usage(given, made, usage.model)
+    return Usage(given, made, None if model is None else str(model)[:MAX_MODEL_NAME])
 
 
 @dataclass(frozen=True, slots=True)

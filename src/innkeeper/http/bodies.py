@@ -24,15 +24,18 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     Raises: UnsupportedMediaType unless it is JSON, and not compressed; PayloadTooLarge; ClientDisconnect.
     """
     content_type = length = b""
+    is_encoded = False
     for name, value in scope["headers"]:
         if name == b"content-type":
             content_type = value
         elif name == b"content-length":
             length = value
         elif name == b"content-encoding" and value.lower() != b"identity":
-            raise UnsupportedMediaType("Send the body as it is, without a Content-Encoding.")
+            is_encoded = True
     if length.isdigit() and int(length) > limit:
         raise _too_large(limit)
+    if is_encoded:
+        raise UnsupportedMediaType("Send the body as it is, without a Content-Encoding.")
     message = await receive()
     if message["type"] == "http.disconnect":
         raise ClientDisconnect

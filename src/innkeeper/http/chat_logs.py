@@ -5,50 +5,28 @@ What the server says of its own work is at `/api/observability/logs`, and is ano
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import Query
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from innkeeper.core.chat_logs import ChatLog, ChatLogFilter, ChatStatistics
 from innkeeper.core.errors import Forbidden, Invalid, SessionNotFound, StorageUnavailable, Unauthorized
+from innkeeper.core.periods import begins_at, ends_before
 from innkeeper.core.times import Instant, isoformat
 from innkeeper.http.deps import CallerDep, Limit, ServicesDep
 from innkeeper.http.problems import problems
-from innkeeper.http.requests import Named
+from innkeeper.http.requests import Named, printable
 from innkeeper.http.routes import needs, surface
 
 router = surface(prefix="/logs", tags=["Chat logs"])
 
 MAX_OFFSET = 100_000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PROBLEMS = problems(Unauthorized, Forbidden, Invalid, StorageUnavailable)
 
 
-def _moment(value: object, *, ends: bool) -> object:
-    """Microseconds since the epoch. Raises: ValueError for what is neither a date nor a time."""
-    try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
-        moment = None
-    if moment is None or not isinstance(value, str):
-        raise ValueError("must be a date such as 2026-01-31, or a time such as 2026-01-31T12:00:00Z")
-    moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    since_epoch = moment - _EPOCH + (timedelta(days=1) if ends and _is_date(value) else timedelta())
-    return since_epoch // timedelta(microseconds=1)
-
-
-def _is_date(value: str) -> bool:
-    try:
-        date.fromisoformat(value)
-    except ValueError:
-        return False
-    return True
-
-
-Start = Annotated[int, BeforeValidator(lambda value: _moment(value, ends=False), json_schema_input_type=str)]
-End = Annotated[int, BeforeValidator(lambda value: _moment(value, ends=True), json_schema_input_type=str)]
+Start = Annotated[Instant, BeforeValidator(begins_at, json_schema_input_type=str)]
+End = Annotated[Instant, BeforeValidator(ends_before, json_schema_input_type=str)]
 Offset = Annotated[int, Field(ge=0, le=MAX_OFFSET, description="Leaves out the newest of them.")]
 Contents = Annotated[bool, Field(description="Whether what was said is shown, of runs that are still stored.")]
 
@@ -70,6 +48,8 @@ class StatisticsQuery(BaseModel):
         default=None, description="Asked for on this day (UTC) or earlier; of a time, before it."
     )
 
+    _checked_names = field_validator("session_id", "user_id", "agent_name", "endpoint")(printable)
+
     def wanted(self) -> ChatLogFilter:
         return ChatLogFilter(
             session_id=self.session_id,
@@ -77,8 +57,8 @@ class StatisticsQuery(BaseModel):
             agent_name=self.agent_name,
             endpoint=self.endpoint,
             status=self.status,
-            since=None if self.start_date is None else Instant(self.start_date),
-            until=None if self.end_date is None else Instant(self.end_date),
+            since=self.start_date,
+            until=self.end_date,
         )
 
 

@@ -133,7 +133,7 @@ class UsageQuery(_Place):
 
 
 class PeriodQuery(_Place):
-    start_date: Since = Field(default=Instant(0), description="A day, which begins in UTC, or a time with its zone.")
+    start_date: Since = Field(default=Instant(0), description="A day, which begins in UTC, or a time.")
     end_date: Until | None = Field(default=None, description="A day, which belongs to the period, or a time.")
 
 

@@ -55,7 +55,7 @@ class Dispatcher:
         self.fast = {path: route for path, route in self._fixed.items() if route.is_fast}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        route = self.find(scope) or self._pick(self._last, scope)
+        route = self.find(scope) or (None if _is_kept(scope) else self._pick(self._last, scope))
         if route is not None:
             await self.handle(route, scope, receive, send)
         elif scope["type"] == "websocket":
@@ -116,6 +116,11 @@ class Dispatcher:
         scope.update(partial[1])
         scope["innkeeper.methods"] = methods
         return partial[0]
+
+
+def _is_kept(scope: Scope) -> bool:
+    """Whether a path is the server's own, though nothing is served there; no agent found by its name answers there."""
+    return get_route_path(scope)[1:].partition("/")[0] in KEPT_NAMES
 
 
 class Front:

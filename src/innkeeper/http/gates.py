@@ -23,7 +23,7 @@ from innkeeper.http.addresses import Network, address_of, trust
 from innkeeper.http.allowances import keep
 from innkeeper.http.bounds import Bounds
 from innkeeper.http.peers import Peers
-from innkeeper.http.presenting import HEADERS, Presented, presented, presented_in_subprotocols
+from innkeeper.http.presenting import CREDENTIAL, HEADERS, Presented, presented, presented_in_subprotocols
 from innkeeper.services.credentials import Credentials
 from innkeeper.services.rates import Rates, refusal, refusal_of_credentials
 
@@ -207,8 +207,8 @@ class Gate:
             found = await self._glimpsed(text, caller, scope)
         else:
             found = await self._known(text, caller, scope)
-            if found.session_key is not None and found.session_id != _session_of(scope, path):
-                raise _denied("A session's token opens that session only, at /api/sessions/{its id}.", found)
+            if found is not caller:
+                scope[CREDENTIAL] = text
         counted = self._counted(found, permission, scope, path)
         return await counted if isinstance(counted, Pending) else counted
 
@@ -260,14 +260,14 @@ class Gate:
         """Count the request for whom it is from, then see whether that one may."""
         group = self.groups.get(path, "")
         if self._rates is None or group is None:
-            return permitted(caller, permission)
+            return _let_in(caller, permission, scope, path)
         connects = scope["type"] == "websocket" and _IS_ADMITTED not in scope
         counting = self._rates.count(caller, address_of(scope), group, connects=connects)
         if counting is None or isinstance(counting, Verdict):
-            return _passed(counting, caller, permission, scope)
+            return _passed(counting, caller, permission, scope, path)
 
         async def pass_later() -> Caller | None:
-            return _passed(await counting, caller, permission, scope)
+            return _passed(await counting, caller, permission, scope, path)
 
         return Pending(pass_later)
 
@@ -309,12 +309,19 @@ class Gate:
         return LOCAL_CALLER if is_local else None
 
 
-def _passed(verdict: Verdict | None, caller: Caller | None, permission: str, scope: Any) -> Caller | None:
+def _passed(verdict: Verdict | None, caller: Caller | None, permission: str, scope: Any, path: str) -> Caller | None:
     """Raises: RateLimited, Unauthorized, Forbidden."""
     if verdict is not None:
         keep(scope, verdict)
         if not verdict.is_allowed:
             raise refusal(verdict, caller)
+    return _let_in(caller, permission, scope, path)
+
+
+def _let_in(caller: Caller | None, permission: str, scope: Any, path: str) -> Caller | None:
+    """Raises: Unauthorized, Forbidden."""
+    if caller is not None and caller.session_key is not None and caller.session_id != _session_of(scope, path):
+        raise _denied("A session's token opens that session only, at /api/sessions/{its id}.", caller)
     return permitted(caller, permission)
 
 

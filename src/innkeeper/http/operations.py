@@ -21,6 +21,7 @@ from innkeeper.core.errors import (
     NoDefaultAgent,
     PayloadTooLarge,
     ServerNotOurs,
+    ShuttingDown,
     StorageUnavailable,
     Unauthorized,
     Unparsable,
@@ -164,11 +165,13 @@ async def prompts(house: HouseDep) -> Prompts:
 @router.post(
     "/restart",
     status_code=202,
-    responses=problems(Unauthorized, Forbidden, ServerNotOurs, StorageUnavailable),
+    responses=problems(Unauthorized, Forbidden, ServerNotOurs, StorageUnavailable, ShuttingDown),
     openapi_extra=needs("server:admin"),
 )
 async def restart(house: HouseDep, caller: CallerDep, services: ServicesDep) -> Ending:
     """Begin the server anew once this is answered: runs under way may end in time, and the port stays open."""
+    if house.status()["is_draining"]:
+        raise ShuttingDown("The server is ending already, and this cannot change whether another takes its place.")
     await _end(services, caller, find_restart(house), "restart")
     return Ending(status="restarting")
 

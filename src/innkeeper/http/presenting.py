@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 from innkeeper.core.tokens import JWT, MAX_JWT, SESSION_TEXT, TEXT
 
 SUBPROTOCOL = "innkeeper"
+CREDENTIAL = "innkeeper.credential"
+"""The key in a scope of the credential by which its caller is known; headers may come to be more after that."""
 _IN_SUBPROTOCOL = "innkeeper.token."
 _SESSION = b"x-session-token"
 _AUTHORIZATION = b"authorization"

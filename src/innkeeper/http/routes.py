@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from innkeeper.core.context import set_request_id
-from innkeeper.core.errors import MethodNotAllowed, PayloadTooLarge, Unparsable, UnsupportedMediaType
+from innkeeper.core.errors import MethodNotAllowed, PayloadTooLarge, RateLimited, Unparsable, UnsupportedMediaType
 from innkeeper.http.allowances import allowance_headers
 from innkeeper.http.bodies import check, parse_json, read_body, replayed
 from innkeeper.http.bounds import timed
@@ -145,6 +145,7 @@ class SurfaceRoute(APIRoute):
 def _documented(options: Mapping[str, Any], is_openai: bool, *, takes_body: bool) -> dict[int | str, Any]:
     """The responses that the document shows: any error has the one body, and OpenAI's clients expect 400 for 422."""
     responses = {
+        **_OF_ALL,
         **(_OF_BODIES if takes_body else {}),
         **(options.get("responses") or {}),
         "default": {"model": ErrorBody, "description": "Any other error."},
@@ -153,6 +154,9 @@ def _documented(options: Mapping[str, Any], is_openai: bool, *, takes_body: bool
         responses.setdefault(400, invalid)
     return responses
 
+
+_OF_ALL = problems(RateLimited)
+"""What any route may answer."""
 
 _OF_BODIES = problems(Unparsable, PayloadTooLarge, UnsupportedMediaType)
 """What any route with a body may answer, whatever it does with it."""

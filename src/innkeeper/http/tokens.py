@@ -128,13 +128,18 @@ async def list_tokens(query: Annotated[TokenQuery, Query()], services: ServicesD
     return TokenList(tokens=[TokenView.of(token) for token in found], has_more=has_more)
 
 
-@router.get("/{token_id}", responses={**_PROBLEMS, **problems(TokenNotFound)}, openapi_extra=_NEEDS)
+@router.get("/{token_id}", responses={**_PROBLEMS, **problems(TokenNotFound, Invalid)}, openapi_extra=_NEEDS)
 async def get_token(token_id: TokenId, services: ServicesDep) -> TokenView:
     """One token."""
     return TokenView.of(await services.tokens.get(token_id))
 
 
-@router.delete("/{token_id}", status_code=204, responses={**_PROBLEMS, **problems(TokenNotFound)}, openapi_extra=_NEEDS)
+@router.delete(
+    "/{token_id}",
+    status_code=204,
+    responses={**_PROBLEMS, **problems(TokenNotFound, Invalid)},
+    openapi_extra=_NEEDS,
+)
 async def revoke_token(token_id: TokenId, caller: CallerDep, services: ServicesDep) -> None:
     """Let a token open nothing any more; every process heeds it within a second. Once more changes nothing."""
     token = await services.tokens.get(token_id)

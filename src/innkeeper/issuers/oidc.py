@@ -8,7 +8,6 @@ keys, beside the id of one, is not heeded.
 from __future__ import annotations
 
 import json
-import math
 import re
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Mapping
@@ -20,7 +19,7 @@ from joserfc.errors import JoseError
 
 from innkeeper.core.identity import LOCAL_OWNER, Caller, Owner, Role
 from innkeeper.core.times import Instant
-from innkeeper.core.tokens import JWT, MAX_JWT, SCOPES, Refusal
+from innkeeper.core.tokens import ID, JWT, MAX_JWT, SCOPES, Refusal
 from innkeeper.issuers.keys import IssuerKeys, Key
 from innkeeper.ports.issuers import Vouched
 
@@ -105,14 +104,16 @@ class OidcIssuer:
             return Refusal.UNKNOWN
         if organization == LOCAL_OWNER.organization:  # which is for those on this machine alone
             return Refusal.UNKNOWN
+        if ID.fullmatch(user) is not None:  # a token without a user is a user of its own, which is called by its id
+            return Refusal.UNKNOWN
         now, expires_at = self._now(), Instant(int((expiry + LEEWAY) * 1_000_000))
         if now < (since - LEEWAY) * 1_000_000:
             return Refusal.UNKNOWN
         if now >= expires_at:
             return Refusal.EXPIRED
         caller = Caller(Owner(organization, user), self._role(said), self._scopes(said))
-        email = said.get("email") if said.get("email_verified") is True else None
-        return Vouched(caller, subject, expires_at, email.lower() if isinstance(email, str) else None)
+        email = _address(said.get("email")) if said.get("email_verified") is True else None
+        return Vouched(caller, subject, expires_at, email)
 
     def _role(self, said: Mapping[str, Any]) -> Role:
         """The highest of the roles that it names; `user` where it names none that we know."""
@@ -157,7 +158,12 @@ def _header_of(text: str) -> Mapping[str, Any] | None:
 def _seconds(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value if math.isfinite(value) and 0 <= value < 10**11 else None
+    return value if 0 <= value < 10**11 else None
+
+
+def _address(value: object) -> str | None:
+    """An address as administrators' are kept; letters beyond ASCII are none, as some of them are k in lower case."""
+    return value.lower() if isinstance(value, str) and value.isascii() and value.isprintable() else None
 
 
 def _found(said: Mapping[str, Any], name: str) -> Any:

@@ -90,8 +90,8 @@ class ChatLogReader(Protocol):
     async def has_underived(self) -> bool:
         """Whether a run has ended that has no row yet."""
 
-    async def uncopied(self, limit: int) -> Sequence[ChatLog]:
-        """Rows, with their contents, that have not been copied yet."""
+    async def uncopied(self, limit: int, *, after: str = "") -> Sequence[ChatLog]:
+        """Rows, with their contents, that have not been copied yet, in the order of their runs, beyond `after`."""
 
 
 class UserReader(Protocol):

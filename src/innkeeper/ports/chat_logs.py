@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from innkeeper.core.chat_logs import ChatLog
@@ -15,8 +15,11 @@ class ChatLogSink(Protocol):
     Each method fails with `StorageUnavailable`, within seconds, where that database is away or does not answer.
     """
 
-    async def write(self, rows: Sequence[ChatLog]) -> None:
-        """Keep rows; those that are there already stay as they are."""
+    async def write(self, rows: Sequence[ChatLog]) -> Mapping[str, str]:
+        """Keep rows; those that are there already stay as they are.
+
+        Returns why, by its run, of each that it refuses while it keeps the others.
+        """
 
     async def forget_before(self, before: Instant, limit: int) -> int:
         """Drop rows of what was asked before then, the oldest first, up to `limit`; returns how many."""

@@ -30,6 +30,9 @@ class TokenVault(Protocol):
     async def revoke(self, token_id: str, now: Instant, accompanying: Accompanying = ()) -> bool:
         """Whether there is such a token; it opens nothing from now on, and keeps the moment of the first revocation."""
 
+    async def forget(self, token_id: str, stand_in: str, now: Instant) -> bool:
+        """Whether there is such a token; it is revoked, has no name, and its user is called `stand_in` from now on."""
+
     async def find(self, token_id: str) -> tuple[Token, str] | None:
         """A token and the digest of its text, revoked and expired ones too."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from innkeeper.core.changes import AcceptRun, Fence, Outcome, Segment
@@ -86,8 +86,8 @@ class Acceptances:
         if self._accepting:
             await asyncio.wait(list(self._accepting.values()), timeout=patience)
 
-    async def accept(self, caller: Caller, start: StartRun) -> Acceptance:
-        """Check a request and store its run.
+    async def accept(self, caller: Caller, start: StartRun, *, only_joins: bool = False) -> Acceptance:
+        """Check a request and store its run, unless it `only_joins` another: its outcome may be `Missing` then.
 
         Raises: NoAgents, AgentNotFound, NoDefaultAgent; Forbidden for an end user who is not the caller's;
         Unsupported; InsufficientCredits; RunConflict or TooBusy where the session is busy; IdempotencyMismatch; Invalid
@@ -100,8 +100,16 @@ class Acceptances:
         if start.webhook is not None:
             self._webhooks.check(start.webhook)
         organization = caller.owner.organization
-        terms = await self._credits.terms(organization, user_id, agent.describe(), start.parameters)
+        terms = await self._credits.terms(
+            organization,
+            user_id,
+            agent.describe(),
+            start.parameters,
+            may_be_anothers=start.session_id is not None and start.user_id is None,
+        )
         change = self._change(caller, start, agent, user_id, terms)
+        if only_joins:
+            change = replace(change, only_joins=True)
         run_id = change.run.id
         accepting = self._accepting[run_id] = asyncio.get_running_loop().create_future()
         try:

@@ -12,6 +12,7 @@ from innkeeper.core.audit import AuditEntry, audit_digest
 from innkeeper.ports.accounts import AuditReader
 
 BATCH = 1_000
+_BEFORE_ALL = -(2**63)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ async def verified(audit: AuditReader, noted: str | None = None, *, batch: int =
     last: AuditEntry | None = None
     has_noted = noted is None or noted == ""
     while True:
-        found = await audit.chain(0 if last is None else last.number, batch)
+        found = await audit.chain(_BEFORE_ALL if last is None else last.number, batch)
         for entry, metadata in found:
             if (broken := _break_at(entry, metadata, last)) is not None:
                 return _verdict(last, broken, has_noted=has_noted)
@@ -61,6 +62,8 @@ def _verdict(last: AuditEntry | None, broken: Break | None, *, has_noted: bool) 
 
 def _break_at(entry: AuditEntry, metadata: str, last: AuditEntry | None) -> Break | None:
     expected, previous = _number(last) + 1, "" if last is None else last.digest
+    if entry.number < expected:
+        return Break(entry.number, entry.id, f"{_named(entry)} was put in")
     if entry.number != expected:
         return Break(expected, None, f"{_entries(expected, entry.number - 1)} missing")
     if not _is_as_written(entry, metadata):

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from innkeeper.core.administration import CopiedChatLogs
 from innkeeper.core.chat_logs import ChatLog
-from innkeeper.core.errors import InnkeeperError
+from innkeeper.core.errors import InnkeeperError, StorageUnavailable
 from innkeeper.ports.accounts import ChatLogReader
 from innkeeper.ports.chat_logs import ChatLogSink
 from innkeeper.ports.journal import Journal
@@ -22,6 +22,9 @@ _logger = logging.getLogger(__name__)
 AT_ONCE = 100
 _EVERY_SECONDS = 5.0
 _FIRST_RETRY, _LAST_RETRY = 0.5, 5.0
+_MAX_REFUSED = 500
+"""Rows in one round after which it is not tried with more."""
+
 _WARN_EVERY = 20
 """Failures in a row of which one is told: it may be away for days."""
 
@@ -74,12 +77,26 @@ class ChatLogCopies:
             _logger.warning("chat logs are copied later, and wait in the store: %s", error)
 
     async def copy(self) -> int:
-        """Copy what there is; returns how many rows that were. Raises: StorageUnavailable."""
-        total = 0
-        while rows := await self._chat_logs.uncopied(AT_ONCE):
-            await self._sink.write(self._shown(rows))
-            await self._journal.commit((CopiedChatLogs(tuple(row.run_id for row in rows)),))
-            total += len(rows)
+        """Copy what there is; returns how many rows that were.
+
+        Rows that are refused wait, and those behind them do not wait for them. Raises: StorageUnavailable, in the end
+        also for what was refused.
+        """
+        total, after, refused = 0, "", dict[str, str]()
+        while len(refused) <= _MAX_REFUSED and (rows := await self._chat_logs.uncopied(AT_ONCE, after=after)):
+            now_refused = await self._sink.write(self._shown(rows))
+            copied = tuple(row.run_id for row in rows if row.run_id not in now_refused)
+            if copied:
+                await self._journal.commit((CopiedChatLogs(copied),))
+            if now_refused:
+                refused |= now_refused
+                after = rows[-1].run_id
+            total += len(copied)
+        if refused:
+            run_id, why = next(iter(refused.items()))
+            raise StorageUnavailable(
+                f"The logging database refused {len(refused)} rows, such as that of {run_id}: {why}"
+            )
         return total
 
     def _shown(self, rows: Sequence[ChatLog]) -> Sequence[ChatLog]:

@@ -6,16 +6,13 @@ A few at a time with pauses between, so that nobody who writes has to wait for i
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 
 from innkeeper.core.administration import Derived, ForgetChatLogs
-from innkeeper.core.errors import InnkeeperError
 from innkeeper.core.times import Instant
 from innkeeper.ports.chat_logs import ChatLogSink
 from innkeeper.ports.journal import Journal
-
-_logger = logging.getLogger(__name__)
+from innkeeper.services.chores import Chore
 
 _DAY = 24 * 60 * 60 * 1_000_000
 _EVERY_SECONDS = 3600.0
@@ -41,26 +38,13 @@ class ChatLogRetention:
         self._days = days
         self._sink = sink
         self._at_once = at_once
-        self._looking: asyncio.Task[None] | None = None
+        self._chore = Chore("dropping old chat logs", self.forget, first=_FIRST_SECONDS, every=_EVERY_SECONDS)
 
     def open(self) -> None:
-        self._looking = asyncio.create_task(self._look_after())
+        self._chore.open()
 
     async def close(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait([self._looking])
-
-    async def _look_after(self) -> None:
-        await asyncio.sleep(_FIRST_SECONDS)
-        while True:
-            try:
-                await self.forget()
-            except InnkeeperError as error:
-                _logger.warning("old chat logs could not be dropped: %s", error)
-            except Exception:
-                _logger.exception("dropping old chat logs failed")
-            await asyncio.sleep(_EVERY_SECONDS)
+        await self._chore.close()
 
     async def forget(self) -> int:
         """Drop what is too old; returns how many rows of the store that were. Raises: StorageUnavailable."""

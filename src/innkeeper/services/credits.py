@@ -37,15 +37,23 @@ class Credits:
         self._nobody_until = 0.0
 
     async def terms(
-        self, organization: str, user_id: str, agent: AgentDescription, parameters: Parameters
+        self,
+        organization: str,
+        user_id: str,
+        agent: AgentDescription,
+        parameters: Parameters,
+        *,
+        may_be_anothers: bool = False,
     ) -> Terms | None:
         """What a run may cost this user; `None` where it costs nothing and nothing bounds the user.
+
+        A session that `may_be_anothers` is charged to whose it is, which the store knows.
 
         Raises: StorageUnavailable.
         """
         balances = _NONE if self._nobody_until > self._clock() else await self._balances(organization, user_id)
         pricing = agent.pricing
-        if not balances:
+        if not balances and (not may_be_anothers or self._nobody_until > self._clock()):
             return None if pricing is None else Terms(pricing)
         if pricing is None:
             return Terms(None, balances=balances)

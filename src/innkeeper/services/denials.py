@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import time
 from collections.abc import Callable, Hashable
@@ -19,6 +18,7 @@ from innkeeper.core.administration import WriteAudit
 from innkeeper.core.errors import StorageUnavailable
 from innkeeper.core.identity import Owner
 from innkeeper.services.audit import Audit
+from innkeeper.services.rates import network_of
 
 _logger = logging.getLogger(__name__)
 
@@ -29,7 +29,6 @@ NOBODY = Owner("", "")
 """Who is refused without a credential that is anybody's."""
 
 _OTHERS = "others"
-_V6_NETWORK = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +139,4 @@ class Denials:
 
 def _whose(denial: Denial) -> Hashable:
     """Whom denials are counted by: a known caller, else an address, which of version 6 is its network."""
-    if denial.actor != NOBODY:
-        return denial.actor
-    try:
-        address = ipaddress.ip_address(denial.address)
-    except ValueError:
-        return denial.address
-    if address.version == 6:  # whoever has one such address has a network of them
-        return ipaddress.ip_network((denial.address, _V6_NETWORK), strict=False)
-    return denial.address
+    return denial.actor if denial.actor != NOBODY else network_of(denial.address)

@@ -6,7 +6,8 @@ It is done a part at a time, beside whatever else happens, and may be begun agai
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from innkeeper.core.administration import Derived, ForgetUser
@@ -68,25 +69,26 @@ class Erasures:
         """
         entry = self._audit.entry(actor, "user.forget", "user", user, {"organization": organization})
         await self._audit.write(entry)
-        await self._revoke(user, organization)
+        stand_ins: defaultdict[str, str] = defaultdict(lambda: f"forgotten-{self._new_id()[-8:]}")
+        await self._forget_tokens(user, organization, stand_ins)
         total = 0
         for place in await self.places(user) if organization is None else (organization,):
-            total += await self._forget_in(place, user)
+            total += await self._forget_in(place, user, stand_ins[place])
         if self._sink is not None:
             total += await self._forget_copies(self._sink, user, organization)
         return Erased(total, await self._scrub())
 
-    async def _revoke(self, user: str, organization: str | None) -> None:
-        """The vault may be another than the store; in the store they are revoked again, and lose their names."""
+    async def _forget_tokens(self, user: str, organization: str | None, stand_ins: Mapping[str, str]) -> None:
+        """The vault may be another than the store, which may still hold those of before."""
         after, has_more = None, True
         while has_more:
             page, has_more = await self._tokens.page(limit=200, after=after, user=user, organization=organization)
             for token in page:
-                await self._tokens.revoke(token.id, Instant(self._now()))
+                await self._tokens.forget(token.id, stand_ins[token.owner.organization], Instant(self._now()))
             after = page[-1].id if page else None
 
-    async def _forget_in(self, organization: str, user: str) -> int:
-        stand_in, total = f"forgotten-{self._new_id()[-8:]}", 0
+    async def _forget_in(self, organization: str, user: str, stand_in: str) -> int:
+        total = 0
         while count := await self._forget_some(organization, user, stand_in):
             total += count
             await asyncio.sleep(_PAUSE_SECONDS)

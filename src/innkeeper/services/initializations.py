@@ -1,8 +1,8 @@
 """Initializations: agents made anew while the server goes on, in every process that serves the same store.
 
-What is new is made first, in a thread; if that fails, what served before still does. Runs under way keep what they
-began with. Other processes are told over the bus, and say in their log how it went; one whose connection to the bus
-is lost at that moment misses it.
+What is new is made first, in a thread of its own, as a user's file may never end; if that fails, what served before
+still does. Runs under way keep what they began with. Other processes are told over the bus, and say in their log how it
+went; one whose connection to the bus is lost at that moment misses it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,16 +39,28 @@ class Age:
 
 
 class Initializations:
-    """Makes agents anew. What they used before is closed `linger` seconds later, when no run can need it any more."""
+    """Makes agents anew. What they used before is closed `linger` seconds later, when no run can need it any more.
+
+    One that is not made within `patience` seconds is given up; until its thread has ended, nothing else is made.
+    """
 
     def __init__(
-        self, *, agents: AgentRegistry, audit: Audit, wakes: Wakes, now: Callable[[], int], linger: float
+        self,
+        *,
+        agents: AgentRegistry,
+        audit: Audit,
+        wakes: Wakes,
+        now: Callable[[], int],
+        linger: float,
+        patience: float = _PATIENCE,
     ) -> None:
         self._agents = agents
         self._audit = audit
         self._wakes = wakes
         self._now = now
         self._linger = linger
+        self._patience = patience
+        self._making: threading.Thread | None = None
         self._began = Instant(now())
         self._ages: dict[str, Age] = {}
         self._one_at_a_time = asyncio.Lock()
@@ -86,14 +101,30 @@ class Initializations:
         maker = self._agents.maker_of(name)
         if maker is None:
             raise AgentNotInitialized(f"The agent {name!r} was not registered by its name, so it cannot be made anew.")
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                return await asyncio.to_thread(maker)
-        except TimeoutError:
-            reason = f"it was not made within {_PATIENCE:.0f} s."
-        except InnkeeperError as error:
-            reason = error.message
+        if self._making is not None and self._making.is_alive():
+            reason = "what was to be made before it has not ended yet. Where that never ends, restart the server."
+        else:
+            try:
+                async with asyncio.timeout(self._patience):
+                    runtime, reason = await self._attempted(maker)
+            except TimeoutError:
+                runtime, reason = None, f"it was not made within {self._patience:.0f} s."
+            if runtime is not None:
+                return runtime
         raise AgentNotInitialized(f"The agent {name!r} serves as before, because {reason}")
+
+    async def _attempted(self, maker: Callable[[], Runtime]) -> _Made:
+        """What comes of `maker` in a thread of its own: one of the loop's would be lost to all if it never ended."""
+        made: Future[_Made] = Future()
+        made.set_running_or_notify_cancel()  # whoever gives up waiting leaves it as it is
+        variables = copy_context()
+
+        def make() -> None:
+            made.set_result(variables.run(_made, maker))
+
+        self._making = threading.Thread(target=make, name="innkeeper-making", daemon=True)
+        self._making.start()
+        return await asyncio.wrap_future(made)
 
     def _put(self, name: str, runtime: Runtime) -> None:
         before = self._agents.replace(name, runtime)
@@ -116,6 +147,19 @@ class Initializations:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+
+
+_Made = tuple[Runtime | None, str]
+"""What was made, or why it was not."""
+
+
+def _made(maker: Callable[[], Runtime]) -> _Made:
+    try:
+        return maker(), ""
+    except InnkeeperError as error:
+        return None, error.message
+    except BaseException as error:  # noqa: BLE001 - a user's file may raise anything, and it shall not end the server
+        return None, f"its code raised {error!r}."
 
 
 async def _close(runtime: Any) -> None:

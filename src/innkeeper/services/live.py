@@ -251,6 +251,8 @@ class LiveRun(Tail):
             self.publish(segment)
             if self.announce is not None:
                 self.announce(self.run.id)
+        else:
+            self.wake()  # for whoever waits until nothing is on its way
         if change.notes and self.announce_notes is not None:
             self.announce_notes(self.run.session_key)
         self._flush()
@@ -274,6 +276,13 @@ class LiveRun(Tail):
     async def saved(self) -> None:
         """Return when everything that was emitted is on disk."""
         await self.drained()
+
+    async def booked(self) -> None:
+        """Return when what the agent has tracked so far is on disk, too."""
+        await self.drained()
+        while self.context.has_unsettled and not self._is_lost:
+            self._append_events()
+            await self.drained()
 
     def last_segment(self, *events: Event) -> Segment:
         """What is pending and these final events, as the segment that ends the log."""

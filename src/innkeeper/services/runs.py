@@ -15,13 +15,14 @@ from innkeeper.core.changes import (
     Accepted,
     Ended,
     Fence,
+    Missing,
     Outcome,
     RecordCredits,
     Repeated,
     Steered,
 )
 from innkeeper.core.context import RunContext
-from innkeeper.core.errors import RunConflict, RunNotFound, ShuttingDown
+from innkeeper.core.errors import RateLimited, RunConflict, RunNotFound, ShuttingDown, TooBusy
 from innkeeper.core.identity import Caller
 from innkeeper.core.runs import Run, RunStatus, StartRun
 from innkeeper.core.sessions import Session
@@ -194,7 +195,13 @@ class Runs:
         """
         if self._is_draining:
             raise ShuttingDown("The server is shutting down. Try again shortly.")
-        leave = await self._quotas.queue(caller) if start.background else self._quotas.take(caller)
+        try:
+            leave = await self._quotas.queue(caller) if start.background else self._quotas.take(caller)
+        except (RateLimited, TooBusy):
+            joined = await self._join(caller, start)
+            if joined is None:
+                raise
+            return joined
         try:
             started = await self._start(caller, start, context)
         except BaseException:
@@ -205,6 +212,13 @@ class Runs:
         else:
             leave(None)
         return started
+
+    async def _join(self, caller: Caller, start: StartRun) -> Started | None:
+        """What comes of a request that makes no run, for which there may be no place; `None` if it would make one."""
+        if start.claim is None and start.when_busy != "steer":
+            return None
+        acceptance = await self._acceptances.accept(caller, start, only_joins=True)
+        return None if isinstance(acceptance.outcome, Missing) else await self._joined(caller, acceptance.outcome)
 
     async def _start(self, caller: Caller, start: StartRun, context: RunContext) -> Started:
         acceptance = await self._acceptances.accept(caller, start)

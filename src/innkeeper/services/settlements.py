@@ -96,7 +96,7 @@ class Settlements:
 
     async def release(self, live: LiveRun) -> Outcome:
         """Leave a run in the background to another process; what it has told is on disk."""
-        await live.drained()
+        await live.booked()
         live.is_settling = True
         live.context.line = None
         return await self._commit(live, ReleaseRun(live.run.id))
@@ -199,12 +199,15 @@ class Settlements:
                 stored = await runs.find(Caller(run.owner), run.id)
                 if stored is None or stored.status.is_terminal or stored.background:
                     return Done()
-                return await self._interrupt(runs, stored, fence, Stop.INTERRUPTED)
+                return await self._interrupt(runs, stored, fence, Stop.INTERRUPTED, has_begun=False)
             except StorageUnavailable:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LAST_RETRY)
 
-    async def _interrupt(self, runs: RunReader, run: Run, fence: Fence, why: Stop) -> Outcome:
+    async def _interrupt(
+        self, runs: RunReader, run: Run, fence: Fence, why: Stop, *, has_begun: bool = True
+    ) -> Outcome:
+        """`has_begun` is false where it is known that no code of its agent ran, whatever is stored."""
         log = await replayed(runs, run.id)
         assembler = log.assembler
         status, error = _STOPPED[why]
@@ -213,7 +216,7 @@ class Settlements:
         def cut(*events: RunFailed | RunEnded) -> Segment:
             return Segment(log.last_seq + 1, len(events), b"\n".join(payload(event) for event in events))
 
-        records = () if run.started_at is None else self._charge(run, assembler)
+        records = self._charge(run, assembler) if has_begun and run.started_at is not None else ()
         change = self._change(run, assembler, ending, cut, records)
         (outcome,) = await self._journal.commit((change,), fence)
         if isinstance(outcome, Ended):

@@ -8,7 +8,6 @@ Invariant: nothing here parses source; that is done in the sandbox, too.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import inspect
 import logging
@@ -16,7 +15,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, wraps
 from typing import Any, NoReturn, Protocol
 
 from innkeeper.core.administration import WriteAudit
@@ -178,13 +177,7 @@ class SourceCode:
     # handlers
 
     async def add_handler(
-        self,
-        caller: Caller,
-        session: Session,
-        kind: HandlerKind,
-        type: str,
-        source: str,
-        claim: Claim | None = None,
+        self, caller: Caller, session: Session, kind: HandlerKind, type: str, source: str, claim: Claim | None = None
     ) -> tuple[SourceHandler, bool]:
         """Register a handler; and whether the same request had registered it before.
 
@@ -221,10 +214,8 @@ class SourceCode:
     def _registered(self, caller: Caller, session: Session, change: AddTool | AddHandler) -> WriteAudit:
         """What the audit log is told of a registration: of its source only the digest, which proves what it was."""
         made = change.tool if isinstance(change, AddTool) else change.handler
-        told = {
-            "session_id": session.id,
-            "source_sha256": hashlib.sha256(made.source.encode(errors="replace")).hexdigest(),
-        }
+        digest = hashlib.sha256(made.source.encode(errors="replace")).hexdigest()
+        told = {"session_id": session.id, "source_sha256": digest}
         if isinstance(made, SourceTool):
             return self._audit.entry(caller.owner, "tool.register", "tool", made.name, told)
         about = {**told, "kind": made.kind, "type": made.type}
@@ -346,7 +337,7 @@ def _guarded(name: str, function: HostFunction) -> HostFunction:
     """Tells code what was meant for it, and not what went wrong inside of the server."""
     signature = inspect.signature(function)
 
-    @functools.wraps(function)
+    @wraps(function)
     async def guarded(*positional: object, **named: object) -> object:
         try:
             signature.bind(*positional, **named)

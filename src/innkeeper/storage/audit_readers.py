@@ -6,6 +6,7 @@ Numbers have no gaps, so that a page is found by its numbers, and how many entri
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sqlalchemy import BigInteger, bindparam, literal_column, select
 
@@ -16,6 +17,9 @@ from innkeeper.storage import schema
 from innkeeper.storage.readers import Fetch
 from innkeeper.storage.records import loads
 from innkeeper.storage.statements import Row, Statement
+
+_LAST_MOMENT = 253_402_300_800_000_000
+"""Microseconds up to the year 10000."""
 
 _table, _heads = schema.audit_entries, schema.audit_head
 _COLUMNS = (
@@ -61,8 +65,8 @@ class StoredAudit:
         newest = count - offset
         if newest <= 0:
             return [], count
-        rows = await self._fetch(_PAGE, {"newest": newest, "oldest": newest - limit})
-        return [_entry_of(row)[0] for row in rows], count
+        rows = await self._fetch(_PAGE, {"newest": newest, "oldest": max(newest - limit, 0)})
+        return [_legible(_entry_of(row)[0]) for row in rows], count
 
     async def chain(self, after: int, limit: int) -> Sequence[tuple[AuditEntry, str]]:
         return [_entry_of(row) for row in await self._fetch(_CHAIN, {"after": after, "limit": limit})]
@@ -88,6 +92,13 @@ def _entry_of(row: Row) -> tuple[AuditEntry, str]:
         digest=digest,
     )
     return entry, metadata
+
+
+def _legible(entry: AuditEntry) -> AuditEntry:
+    """The entry, for showing: SQLite lets any value stand in any column, and a page is not lost for one of them."""
+    moment: object = entry.created_at
+    is_moment = isinstance(moment, int) and 0 <= moment < _LAST_MOMENT
+    return entry if is_moment else replace(entry, created_at=Instant(0))
 
 
 def _members(text: str) -> dict[str, object]:

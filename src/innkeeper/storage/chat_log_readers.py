@@ -119,7 +119,7 @@ _UNCOPIED = Statement(
             _runs, _runs.c.id == _outbox.c.run_id
         )
     )
-    .where(_outbox.c.topic == literal_column("'copy'"))
+    .where(_outbox.c.topic == literal_column("'copy'"), _outbox.c.run_id > bindparam("after"))
     .order_by(_outbox.c.run_id)
     .limit(bindparam("limit")),
     returns=True,
@@ -163,8 +163,8 @@ class StoredChatLogs:
     async def has_underived(self) -> bool:
         return bool(await self._fetch(_UNDERIVED, {}, is_quick=True))
 
-    async def uncopied(self, limit: int) -> Sequence[ChatLog]:
-        return [_chat_log_of(row) for row in await self._fetch(_UNCOPIED, {"limit": limit})]
+    async def uncopied(self, limit: int, *, after: str = "") -> Sequence[ChatLog]:
+        return [_chat_log_of(row) for row in await self._fetch(_UNCOPIED, {"limit": limit, "after": after})]
 
 
 def _walk(wanted: ChatLogFilter, sees_all: bool) -> int:

@@ -6,16 +6,13 @@ They are dropped a few at a time with pauses between, so that nobody who writes 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 
 from innkeeper.core.control_changes import ForgetLogs, ForgottenLogs
-from innkeeper.core.errors import InnkeeperError
 from innkeeper.core.times import Instant
 from innkeeper.ports.journal import Journal
 from innkeeper.ports.readers import LogReader
-
-_logger = logging.getLogger(__name__)
+from innkeeper.services.chores import Chore
 
 MOST_RECORDS = 1_000_000
 _DAY = 24 * 60 * 60 * 1_000_000
@@ -44,26 +41,13 @@ class LogRetention:
         self._days = days
         self._most = most
         self._at_once = at_once
-        self._looking: asyncio.Task[None] | None = None
+        self._chore = Chore("dropping old log records", self.forget, first=_FIRST_SECONDS, every=_EVERY_SECONDS)
 
     def open(self) -> None:
-        self._looking = asyncio.create_task(self._look_after())
+        self._chore.open()
 
     async def close(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait([self._looking])
-
-    async def _look_after(self) -> None:
-        await asyncio.sleep(_FIRST_SECONDS)
-        while True:
-            try:
-                await self.forget()
-            except InnkeeperError as error:
-                _logger.warning("old log records could not be dropped: %s", error)
-            except Exception:
-                _logger.exception("dropping old log records failed")
-            await asyncio.sleep(_EVERY_SECONDS)
+        await self._chore.close()
 
     async def forget(self) -> int:
         """Drop what is too old or too much; returns how many that were.

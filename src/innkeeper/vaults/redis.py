@@ -51,6 +51,18 @@ end
 redis.call('HSETNX', KEYS[1], 'revoked_at', ARGV[1])
 return 1
 """
+_FORGET = """
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  return 0
+end
+redis.call('HSETNX', KEYS[1], 'revoked_at', ARGV[1])
+redis.call('HSET', KEYS[1], 'user', ARGV[2], 'name', '')
+for index = 2, 3 do
+  redis.call('ZREM', KEYS[index], ARGV[3])
+  redis.call('ZADD', KEYS[index + 2], 0, ARGV[3])
+end
+return 1
+"""
 _TOUCH = """
 for index = 1, #KEYS do
   local last = redis.call('HGET', KEYS[index], 'last_used_at')
@@ -105,6 +117,15 @@ class RedisVault:
         if accompanying:
             await self._journal.commit(accompanying)
         return bool(await self._ask(self._redis.eval(_REVOKE, 1, self._key(token_id), now)))
+
+    async def forget(self, token_id: str, stand_in: str, now: Instant) -> bool:
+        found = await self.find(token_id)
+        if found is None:
+            return False
+        organization = found[0].owner.organization
+        places = ((name, where) for name in (found[0].owner.user, stand_in) for where in (None, organization))
+        keys = (self._key(token_id), *(self._index(*place) for place in places))
+        return bool(await self._ask(self._redis.eval(_FORGET, len(keys), *keys, now, stand_in, token_id)))
 
     async def find(self, token_id: str) -> tuple[Token, str] | None:
         cells = await self._ask(self._redis.hgetall(self._key(token_id)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from innkeeper.core.administration import ForgetToken
 from innkeeper.core.changes import Repeated
 from innkeeper.core.control_changes import CreateToken, RevokeToken, TouchTokens
 from innkeeper.core.times import Instant
@@ -28,6 +29,12 @@ class StoredVault:
         if await self._tokens.find(token_id) is None:  # and so it remains: no token is ever removed
             return False
         await self._journal.commit((*accompanying, RevokeToken(token_id, now)))
+        return True
+
+    async def forget(self, token_id: str, stand_in: str, now: Instant) -> bool:
+        if await self._tokens.find(token_id) is None:
+            return False
+        await self._journal.commit((ForgetToken(token_id, stand_in, now),))
         return True
 
     async def find(self, token_id: str) -> tuple[Token, str] | None:

@@ -1,4 +1,4 @@
-"""Accounting: the services that keep balances and prices, for a server and for command-line tools alike."""
+"""Accounting: the services that keep balances, prices and the audit log, for a server and for commands alike."""
 
 from __future__ import annotations
 
@@ -15,12 +15,17 @@ from innkeeper.wiring.openings import Store
 from innkeeper.wiring.price_files import PriceFile
 
 
+def open_audit(store: Store) -> Audit:
+    """What words entries of the audit log, over an open store."""
+    return Audit(journal=store.journal, now=now, new_id=new_id)
+
+
 def open_balances(store: Store, on_change: Callable[[], None] = lambda: None) -> Balances:
     """Balances over an open store; `on_change` hears of each change that is made through them."""
     return Balances(
         journal=store.journal,
         credits=store.credits,
-        audit=_audit(store),
+        audit=open_audit(store),
         now=now,
         new_id=new_id,
         on_change=on_change,
@@ -47,8 +52,4 @@ def open_rating(settings: Settings, store: Store) -> Rating:
     prices = Prices()
     if open_price_file(settings, prices) is None:
         raise SetupError("There are no prices: name their file with MODEL_PRICES, or pricing.models_file in --config.")
-    return Rating(journal=store.journal, credits=store.credits, audit=_audit(store), cost=prices.cost)
-
-
-def _audit(store: Store) -> Audit:
-    return Audit(journal=store.journal, now=now, new_id=new_id)
+    return Rating(journal=store.journal, credits=store.credits, audit=open_audit(store), cost=prices.cost)

@@ -49,7 +49,7 @@ from innkeeper.telemetry.logs import LogWriter
 from innkeeper.telemetry.measures import Measures
 from innkeeper.telemetry.retention import LogRetention
 from innkeeper.webhooks.senders import HttpSender
-from innkeeper.wiring.accounting import open_balances, open_price_file
+from innkeeper.wiring.accounting import open_audit, open_balances, open_price_file
 from innkeeper.wiring.chat_logging import ChatLogging, chat_logging
 from innkeeper.wiring.openings import (
     Store,
@@ -128,28 +128,7 @@ async def open_services(
 
     Raises: SetupError where what they need cannot be had here.
     """
-    worker = new_id()
-    wakes = Wakes(open_bus(settings) if store.is_shared else MemoryBus(), worker)
-    traces = Traces(runs=store.runs, commands=store.commands, events=store.events)
-    export = _trace_export(settings, store, traces)
-    credits, prices = Credits(store.credits, max_tokens=settings.max_tokens), Prices()
-    price_file = open_price_file(settings, prices)
-    shared = _Shared(
-        settings,
-        agents,
-        store,
-        worker,
-        wakes,
-        measures,
-        Neighbours(),
-        traces,
-        export,
-        credits,
-        prices,
-        price_file,
-        new_context,
-        chat_logging(settings, store),
-    )
+    shared = _shared(settings, agents, store, measures, new_context)
     started = _assembled(shared, handlers)
     try:
         await started.control.open_sandbox()
@@ -157,18 +136,42 @@ async def open_services(
         await started.control.open()
     except BaseException:
         await started.control.close()
-        await wakes.close()
-        if export is not None:
-            await export.close(0)
+        await shared.wakes.close()
+        if shared.trace_export is not None:
+            await shared.trace_export.close(0)
         raise
     started.log_writer.open()
     started.log_retention.open()
     started.chat_logging.open()
     if started.price_file is not None:
         started.price_file.open()
-    if export is not None:
-        export.open()
+    if shared.trace_export is not None:
+        shared.trace_export.open()
     return started
+
+
+def _shared(
+    settings: Settings, agents: AgentRegistry, store: Store, measures: Measures, new_context: Callable[..., RunContext]
+) -> _Shared:
+    """Raises: SetupError, MissingDependency."""
+    worker, prices = new_id(), Prices()
+    traces = Traces(runs=store.runs, commands=store.commands, events=store.events)
+    return _Shared(
+        settings=settings,
+        agents=agents,
+        store=store,
+        worker=worker,
+        wakes=Wakes(open_bus(settings) if store.is_shared else MemoryBus(), worker),
+        measures=measures,
+        neighbours=Neighbours(),
+        traces=traces,
+        trace_export=_trace_export(settings, store, traces),
+        credits=Credits(store.credits, max_tokens=settings.max_tokens),
+        prices=prices,
+        price_file=open_price_file(settings, prices),
+        new_context=new_context,
+        chat_logging=chat_logging(settings, store),
+    )
 
 
 def _assembled(shared: _Shared, handlers: Handlers) -> Started:
@@ -206,12 +209,12 @@ def _assembled(shared: _Shared, handlers: Handlers) -> Started:
         trace_export=shared.trace_export,
         tokens=tokens,
         credentials=Credentials(tokens=tokens, now=now, issuer=open_issuer(settings, now), admins=store.admins),
-        audit=_audit(store),
+        audit=open_audit(store),
         balances=open_balances(store, shared.credits.changed),
         price_file=shared.price_file,
         audit_log=store.audit,
         admins=_admins(shared, tokens),
-        denials=Denials(audit=_audit(store)),
+        denials=Denials(audit=open_audit(store)),
         initializations=_initializations(shared),
         loop=asyncio.get_running_loop(),
     )
@@ -280,7 +283,7 @@ def _on_end(shared: _Shared) -> Callable[[Run], None]:
 def _initializations(shared: _Shared) -> Initializations:
     # By then whoever had begun with what was replaced has ended, however long it had waited for its turn.
     linger = shared.settings.run_seconds + _LONGEST_WAIT
-    audit = _audit(shared.store)
+    audit = open_audit(shared.store)
     return Initializations(agents=shared.agents, audit=audit, wakes=shared.wakes, now=now, linger=linger)
 
 
@@ -315,7 +318,7 @@ def _admins(shared: _Shared, tokens: Tokens) -> Admins:
     return Admins(
         journal=store.journal,
         admins=store.admins,
-        audit=_audit(store),
+        audit=open_audit(store),
         is_connected=lambda: wakes.is_connected,
         now=now,
         new_id=new_id,
@@ -331,7 +334,7 @@ def _control(shared: _Shared, handlers: Handlers, sessions: Sessions, tails: Ses
         in_thread=Threads(IN_HAND, "handlers").call,
         meter=shared.measures.meter,
         wakes=shared.wakes,
-        audit=_audit(shared.store),
+        audit=open_audit(shared.store),
         now=now,
         new_id=new_id,
         on_growth=tails.grew,
@@ -375,15 +378,11 @@ def token_parts(settings: Settings, store: Store) -> dict[str, Any]:
     return {
         "vault": open_vault(settings, store),
         "sessions": store.tokens,
-        "audit": _audit(store),
+        "audit": open_audit(store),
         "digests": _digests(settings),
         "now": now,
         "random": secrets.token_bytes,
     }
-
-
-def _audit(store: Store) -> Audit:
-    return Audit(journal=store.journal, now=now, new_id=new_id)
 
 
 def _digests(settings: Settings) -> Digests:

@@ -11,11 +11,11 @@ from innkeeper.config import Settings
 from innkeeper.core.errors import MissingDependency
 from innkeeper.http.contexts import new_id, now
 from innkeeper.ports.chat_logs import ChatLogSink
-from innkeeper.services.audit import Audit
 from innkeeper.services.chat_log_copies import ChatLogCopies
 from innkeeper.services.chat_log_retention import ChatLogRetention
 from innkeeper.services.chat_log_writer import ChatLogWriter
 from innkeeper.services.erasures import Erasures
+from innkeeper.wiring.accounting import open_audit
 from innkeeper.wiring.openings import Store, open_vault
 
 _PATIENCE = 2.0
@@ -92,7 +92,7 @@ async def open_erasures(settings: Settings, store: Store) -> AsyncIterator[Erasu
             journal=store.journal,
             users=store.users,
             tokens=vault,
-            audit=Audit(journal=store.journal, now=now, new_id=new_id),
+            audit=open_audit(store),
             now=now,
             new_id=new_id,
             sink=sink,

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
+from yaml import ScalarNode
 
 from innkeeper.core.credits import amount_of, nanos
 from innkeeper.core.errors import SetupError
 from innkeeper.core.prices import Price, PriceList
 from innkeeper.origins import nearest
+from innkeeper.services.chores import Chore
 from innkeeper.services.prices import Prices
+from innkeeper.yaml_documents import Node, document, entries
 
 _logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ def read_prices(path: Path) -> PriceList:
 
     Raises: SetupError that names the file, the line and the key.
     """
-    top = {name: (line, node) for name, line, node in _entries(path, _document(path), 1, "models")}
+    top = {name: (line, node) for name, line, node in entries(path, document(path, "price file"), "models")}
     for name, (line, _) in top.items():
         if name != _TOP:
             raise SetupError(f"{path}:{line}: unknown key {name}.{nearest(name, (_TOP,))}")
@@ -41,14 +42,14 @@ def read_prices(path: Path) -> PriceList:
         raise SetupError(f"{path}: the price file says nothing; it begins with models: and a line for each model.")
     at, models = top[_TOP]
     found: dict[str, Price] = {}
-    for model, line, node in _entries(path, models, at, "openai:gpt-4o: {input: 2.5, output: 10}"):
+    for model, line, node in entries(path, models, "openai:gpt-4o: {input: 2.5, output: 10}", at):
         found[model] = _price(path, model, line, node)
     return PriceList(found)
 
 
-def _price(path: Path, model: str, line: int, node: yaml.Node) -> Price:
+def _price(path: Path, model: str, line: int, node: Node) -> Price:
     told: dict[str, int] = {}
-    for kind, at, value in _entries(path, node, line, "input: 2.5 and output: 10"):
+    for kind, at, value in entries(path, node, "input: 2.5 and output: 10", line):
         if kind not in _KINDS:
             raise SetupError(f"{path}:{at}: unknown key models.{model}.{kind}.{nearest(kind, _KINDS)}")
         told[kind] = _amount(path, f"models.{model}.{kind}", at, value)
@@ -58,42 +59,12 @@ def _price(path: Path, model: str, line: int, node: yaml.Node) -> Price:
     return Price(**told)
 
 
-def _amount(path: Path, key: str, line: int, node: yaml.Node) -> int:
-    text = node.value if isinstance(node, yaml.ScalarNode) else ""
+def _amount(path: Path, key: str, line: int, node: Node) -> int:
+    text = node.value if isinstance(node, ScalarNode) else ""
     try:
         return nanos(amount_of(text))
     except ValueError as error:
         raise SetupError(f"{path}:{line}: {key} {error}.") from None
-
-
-def _document(path: Path) -> yaml.Node | None:
-    try:
-        with path.open(encoding="utf-8") as stream:
-            return yaml.compose(stream, Loader=yaml.SafeLoader)
-    except OSError as error:
-        raise SetupError(f"The price file {path} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise SetupError(f"The price file {path} is not text in UTF-8.") from None
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise SetupError(f"{path}:{line}: this is not valid YAML: {error.problem}.") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise SetupError(f"The price file {path} is not valid YAML: {str(error).splitlines()[0]}.") from None
-
-
-def _entries(path: Path, node: yaml.Node | None, line: int, such_as: str) -> Iterator[tuple[str, int, yaml.Node]]:
-    """The keys of a mapping, each with its line and its value; of nothing at all, none."""
-    if node is None or (isinstance(node, yaml.ScalarNode) and not node.value):
-        return
-    if not isinstance(node, yaml.MappingNode):
-        raise SetupError(f"{path}:{line}: here belong keys, such as {such_as}.")
-    seen: dict[str, int] = {}
-    for key, value in node.value:
-        name, line = str(key.value), key.start_mark.line + 1
-        if name in seen:
-            raise SetupError(f"{path}:{line}: {name} is here twice; it stands in line {seen[name]}, too.")
-        seen[name] = line
-        yield name, line, value
 
 
 class PriceFile:
@@ -102,9 +73,8 @@ class PriceFile:
     def __init__(self, path: Path, prices: Prices, *, every: float = _EVERY_SECONDS) -> None:
         self._path = path
         self._prices = prices
-        self._every = every
         self._stamp: Stamp = None
-        self._looking: asyncio.Task[None] | None = None
+        self._chore = Chore("looking after the price file", self._refresh, first=every, every=every)
 
     def load(self) -> None:
         """Take what the file says.
@@ -116,20 +86,11 @@ class PriceFile:
 
     def open(self) -> None:
         """Look after the file from now on."""
-        self._looking = asyncio.create_task(self._look_after())
+        self._chore.open()
 
     async def close(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait([self._looking])
-
-    async def _look_after(self) -> None:
-        while True:
-            await asyncio.sleep(self._every)
-            try:
-                await self._refresh()
-            except Exception:
-                _logger.exception("looking after the price file failed")
+        """Leave the prices as they are."""
+        await self._chore.close()
 
     async def _refresh(self) -> None:
         stamp = await asyncio.to_thread(self._look)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -65,6 +66,14 @@ _FORGET_USER = (
     " AND ($2::text IS NULL OR organization = $2) LIMIT $3) RETURNING id) SELECT count(*) FROM gone"
 )
 
+_OF_ONE_ROW = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+    asyncpg.RaiseError,
+)
+"""What a table, or a trigger of whoever owns it, says to a row and not to all of them."""
+
 T = TypeVar("T")
 
 
@@ -94,9 +103,9 @@ class PostgresChatLogSink:
         self._connection: Connection | None = None
         self._one_at_a_time = asyncio.Lock()
 
-    async def write(self, rows: Sequence[ChatLog]) -> None:
+    async def write(self, rows: Sequence[ChatLog]) -> Mapping[str, str]:
         values = [_values(row) for row in rows]
-        await self._patiently(lambda connection: connection.executemany(_INSERT, values))
+        return await self._patiently(lambda connection: _write(connection, values))
 
     async def forget_before(self, before: Instant, limit: int) -> int:
         return await self._patiently(lambda connection: connection.fetchval(_FORGET_BEFORE, id_at(before), limit))
@@ -140,6 +149,20 @@ class PostgresChatLogSink:
             drop(connection)
             raise
         return connection
+
+
+async def _write(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> Mapping[str, str]:
+    """All at once, or, where one of them is refused for what it holds, each by itself."""
+    with suppress(*_OF_ONE_ROW):
+        await connection.executemany(_INSERT, rows)
+        return {}
+    refused: dict[str, str] = {}
+    for row in rows:
+        try:
+            await connection.execute(_INSERT, *row)
+        except _OF_ONE_ROW as error:
+            refused[row[-1]] = str(error)
+    return refused
 
 
 def _told(error: BaseException) -> str:

@@ -85,6 +85,7 @@ PROGRAMS: dict[type[changes.Change], Callable[[Any, changes.Fence | None], Progr
     administration.DeriveChatLogs: chat_logs.derive,
     administration.CopiedChatLogs: chat_logs.copied,
     administration.ForgetChatLogs: chat_logs.forget,
+    administration.ForgetToken: erasures.forget_token,
     administration.ForgetUser: erasures.forget_user,
 }
 

@@ -82,6 +82,9 @@ ENTRY = Statement(
     returns=True,
 )
 
+_MOST = 2**63 - 1
+"""What the columns can hold."""
+
 Held = dict[str, tuple[int, int]]
 """Of each balance, by its user, what is available and what is set aside."""
 
@@ -100,12 +103,12 @@ def _change(organization: str, user: str, available: int, reserved: int, now: In
     return Query(_CHANGE, {"by_organization": organization, "by_owner": user, **values})
 
 
-def reserve(organization: str, terms: Terms) -> Program:
-    """How much is to be set aside for a run, and of what; `None` where nobody has a balance any more.
+def reserve(organization: str, terms: Terms, users: Sequence[str]) -> Program:
+    """How much is to be set aside for a run, and of what; `None` where none of `users` has a balance any more.
 
     Raises: InsufficientCredits, before anything is written.
     """
-    held = yield from _hold(organization, terms.balances)
+    held = yield from _hold(organization, users)
     if not held:
         return None
     left = min(available for available, _ in held.values())
@@ -160,8 +163,7 @@ def give_back(organization: str, users: Sequence[str], reserved: int) -> Program
 
 def _entry_id(run_id: str, now: Instant) -> str:
     """Sorts among the ids of other entries by when it was written."""
-    age = f"{now // 1000:012x}"
-    return f"{age[:8]}-{age[8:]}-{run_id[-22:]}"
+    return f"{now // 1000:012x}{run_id[-20:]}"
 
 
 def take(organization: str, users: Sequence[str], run_id: str, entry_id: str, cost: Decimal, now: Instant) -> Program:
@@ -242,6 +244,8 @@ def _by_name(models: Sequence[ModelUsage]) -> dict[str, ModelUsage]:
 def set_balance(change: SetBalance, fence: Fence | None) -> Program:
     held = yield from _hold(change.organization, (change.user,))
     before, aside = held.get(change.user, (0, 0))
+    if change.amount + aside > _MOST:
+        raise Invalid("balance: too much is set aside for runs under way; set less, or wait for them.", param="balance")
     return (yield from _place(change, "set", change.amount, before, aside, is_new=not held))
 
 

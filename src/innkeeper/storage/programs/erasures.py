@@ -25,8 +25,8 @@ from sqlalchemy import (
     update,
 )
 
-from innkeeper.core.administration import Derived, ForgetUser
-from innkeeper.core.changes import DeleteSession, Fence
+from innkeeper.core.administration import Derived, ForgetToken, ForgetUser
+from innkeeper.core.changes import DeleteSession, Done, Fence
 from innkeeper.storage import schema
 from innkeeper.storage.programs import sessions
 from innkeeper.storage.statements import Program, Query, Statement
@@ -64,7 +64,10 @@ _FIND_SESSIONS = (
     ),
     _some(_sessions.c.key, _for_user(_sessions), *_session_names),
 )
-_FIND_RUNS = (_some(_runs.c.id, _by_owner(_runs)), _some(_runs.c.id, _for_user(_runs)))
+# One that is under way goes with its session, which gives back what was set aside for it.
+_FIND_RUNS = tuple(
+    _some(_runs.c.id, is_theirs & _runs.c.ended_at.is_not(None)) for is_theirs in (_by_owner(_runs), _for_user(_runs))
+)
 _its_organization = _logs.c.organization == bindparam("organization")
 _FIND_LOGS = (
     _some(_logs.c.id, _by_owner(_logs), _logs.c.run_id),
@@ -152,6 +155,11 @@ _DROPS = (
         returns=True,
     ),
 )
+
+
+def forget_token(change: ForgetToken, fence: Fence | None) -> Program:
+    yield Query(_REVOKE, {"by_id": change.token_id, "stand_in": change.stand_in, "now": change.now})
+    return Done()
 
 
 def forget_user(change: ForgetUser, fence: Fence | None) -> Program:

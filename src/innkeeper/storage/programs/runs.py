@@ -22,7 +22,7 @@ from innkeeper.core.changes import (
     Stale,
     Steered,
 )
-from innkeeper.core.credits import Terms
+from innkeeper.core.credits import ORGANIZATION, Terms
 from innkeeper.core.errors import RunConflict, TooBusy
 from innkeeper.core.events import shown_usage
 from innkeeper.core.runs import Run, RunStatus
@@ -144,9 +144,12 @@ _OWNER_OF = Statement(
         _table.c.terms,
         _table.c.reserved,
         _table.c.ended_at,
-    ).where(_table.c.id == bindparam("by_id")),
+    )
+    .where(_table.c.id == bindparam("by_id"))
+    .with_for_update(),
     returns=True,
 )
+"""Held, so that what is tracked while the run ends is charged with its end or behind it."""
 
 Cells = dict[str, Any]
 
@@ -170,14 +173,19 @@ def accept(change: AcceptRun, fence: Fence | None) -> Program:
                 steered = yield from _steer(change, cell["key"])
                 if steered is not None:
                     return steered
-            _check_line(change, first, waiting)
-            if waiting and change.when_busy == "interrupt":
-                interrupts = yield from _make_way(cell["key"])
+            if not change.only_joins:
+                _check_line(change, first, waiting)
+                if waiting and change.when_busy == "interrupt":
+                    interrupts = yield from _make_way(cell["key"])
+    if change.only_joins:
+        return Missing()
     if cell is None:
         cell = sessions.fresh(change.new_session, recorded=change.recorded)
     reserved = None
-    if change.terms is not None and change.terms.balances:
-        reserved = yield from credits.reserve(run.owner.organization, change.terms)
+    if change.terms is not None:
+        is_callers = cell["user_id"] == run.user_id
+        users = change.terms.balances if is_callers else (ORGANIZATION, cell["user_id"])
+        reserved = yield from credits.reserve(run.owner.organization, change.terms, users)
     if change.engine_id is not None:
         yield from engines.execute(change.engine_id, cell["key"], run.id)
     cell["turns"] += 1
