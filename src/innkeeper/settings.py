@@ -202,7 +202,7 @@ class Settings(BaseModel):
     token_store: Literal["auto", "database", "redis"] = Field(
         "auto",
         validation_alias="TOKEN_STORE",
-        description="Where tokens are kept: redis, database, or auto: in Redis where one is named.",
+        description="Where tokens are kept: redis, database, or auto: in Redis where REDIS_HOST names one.",
     )
     oidc_issuer: SafeAddress | None = Field(
         None, validation_alias="OIDC_ISSUER", description="The identity provider whose signed tokens are accepted."

@@ -152,7 +152,7 @@ def test_a_store_without_tables_is_told_on_postgresql(folder: Folder, postgres_d
 def test_where_a_redis_is_named_tokens_are_kept_there_and_what_the_database_has_is_told(
     innkeeper_server: ServerFactory, folder: Folder, redis_url: str
 ) -> None:
-    in_redis = {"REDIS_URL": redis_url}
+    in_redis = {"REDIS_URL": redis_url, "TOKEN_STORE": "redis"}
     old, new = created(folder), created(folder, "--user", "ann", env=in_redis)
     result = folder.run("tokens", "list", env=in_redis)
     assert result.code == 0
@@ -169,7 +169,7 @@ def test_where_a_redis_is_named_tokens_are_kept_there_and_what_the_database_has_
 
 def test_a_redis_that_is_away_is_told_in_one_line(folder: Folder) -> None:
     assert "The Redis that keeps tokens does not answer" in folder.error(
-        "tokens", "create", env={"REDIS_URL": "redis://127.0.0.1:1"}
+        "tokens", "create", env={"REDIS_HOST": "127.0.0.1", "REDIS_PORT": "1"}
     )
 
 

@@ -15,7 +15,7 @@ import httpx2
 import pytest
 
 from tests.support.composing import services
-from tests.support.images import NOBODY, ROOT, Image, python_for_anybody, stages
+from tests.support.images import NOBODY, ROOT, Image, as_nobody, python_for_anybody, stages
 from tests.support.servers import ServerProcess
 
 
@@ -75,7 +75,8 @@ def test_the_image_migrates_serves_is_healthy_keeps_its_state_in_data_and_ends_w
 ) -> None:
     with serving(image, tmp_path / "log") as server:
         assert "went from no tables to revision" in server.log
-        assert said(server, "Hello") == "You have said 1 thing in this session."
+        token = a_token(image)
+        assert said(server, "Hello", token) == "You have said 1 thing in this session."
         assert is_healthy(image, server)
         assert (image.root / "data" / "innkeeper.db").is_file()
         assert owners(image.root / "data") == {NOBODY if os.geteuid() == 0 else os.geteuid()}
@@ -83,7 +84,7 @@ def test_the_image_migrates_serves_is_healthy_keeps_its_state_in_data_and_ends_w
         assert server.terminate(timeout=25) == 0
         assert not is_healthy(image, server)
         server.start(timeout=60)
-        assert said(server, "Hello again") == "You have said 2 things in this session."
+        assert said(server, "Hello again", token) == "You have said 2 things in this session."
 
 
 @pytest.mark.timeout(600)
@@ -110,6 +111,14 @@ def test_what_compose_sets_makes_two_processes_on_postgresql_and_redis_that_ask_
 @pytest.mark.timeout(600)
 def test_the_image_holds_no_pip(image: Image) -> None:
     assert not list((image.root / "opt" / "innkeeper" / "bin").glob("pip*"))
+
+
+def a_token(image: Image) -> str:
+    """Made beside the server, as whoever enters the container does; to the server this process is another user's."""
+    command = [*as_nobody(), str(image.place("opt/innkeeper/bin/innkeeper")), "tokens", "create"]
+    made = subprocess.run(command, env=image.environment({}), cwd="/", capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    return made.stdout.strip()
 
 
 def said(server: ServerProcess, text: str, token: str = "") -> str:

@@ -27,7 +27,7 @@ def inns(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         "database_url": named(a_migrated_database(postgres_url), postgres_url),
     }
     if request.param == "redis":
-        settings["redis_url"] = request.getfixturevalue("redis_url")
+        settings |= {"redis_url": request.getfixturevalue("redis_url"), "token_store": "redis"}
     with ExitStack() as stack:
         folders: list[Path] = [tmp_path_factory.mktemp("data") for _ in range(2)]
         one, two = (stack.enter_context(running_inn(folder, **settings)) for folder in folders)

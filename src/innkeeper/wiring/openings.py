@@ -201,9 +201,9 @@ def open_vault(settings: Settings, store: Store) -> TokenVault:
 
 
 def keeps_tokens_in_redis(settings: Settings) -> bool:
-    """Whether tokens are kept there, and not in the store."""
+    """Whether tokens are kept there, and not in the store. A Redis that `REDIS_URL` names may keep nothing on disk."""
     chosen = settings.token_store
-    return _redis_url(settings) is not None if chosen == "auto" else chosen == "redis"
+    return bool(settings.redis_host) if chosen == "auto" else chosen == "redis"
 
 
 def open_issuer(settings: Settings, now: Callable[[], int]) -> Issuer | None:
