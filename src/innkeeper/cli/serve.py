@@ -69,8 +69,14 @@ def serve(order: Order) -> NoReturn:
 
     Raises: SetupError for what kept it from being served.
     """
-    began = time.monotonic()
-    os.umask(_PRIVATE)
+    began, before = time.monotonic(), os.umask(_PRIVATE)
+    try:
+        _serve(order, began)
+    finally:
+        os.umask(before)  # what keeps it from being served is told, and whoever asked goes on
+
+
+def _serve(order: Order, began: float) -> NoReturn:
     settings = order.settings()
     logs.configure(settings.log_level, settings.log_file)
     for doubt in settings.doubts:
