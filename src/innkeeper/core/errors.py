@@ -50,8 +50,10 @@ error is the sentence that a user reads.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-from innkeeper.core.identity import Owner
+if TYPE_CHECKING:  # the sandbox is given this module without the others
+    from innkeeper.core.identity import Owner
 
 
 class InnkeeperError(Exception):
