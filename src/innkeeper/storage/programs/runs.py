@@ -175,8 +175,6 @@ def accept(change: AcceptRun, fence: Fence | None) -> Program:
                     return steered
             if not change.only_joins:
                 _check_line(change, first, waiting)
-                if waiting and change.when_busy == "interrupt":
-                    interrupts = yield from _make_way(cell["key"])
     if change.only_joins:
         return Missing()
     if cell is None:
@@ -186,6 +184,8 @@ def accept(change: AcceptRun, fence: Fence | None) -> Program:
         is_callers = cell["user_id"] == run.user_id
         users = change.terms.balances if is_callers else (ORGANIZATION, cell["user_id"])
         reserved = yield from credits.reserve(run.owner.organization, change.terms, users)
+    if waiting and change.when_busy == "interrupt":
+        interrupts = yield from _make_way(cell["key"])
     if change.engine_id is not None:
         yield from engines.execute(change.engine_id, cell["key"], run.id)
     cell["turns"] += 1
