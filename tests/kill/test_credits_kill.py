@@ -102,20 +102,25 @@ async def watched(store: Store, user: str) -> AsyncIterator[None]:
 Ask = Callable[[httpx2.AsyncClient, int], Coroutine[None, None, int | None]]
 
 
-async def crowd(server: ServerProcess, ask: Ask, kill_after: float | None = None) -> list[int | None]:
-    """What a hundred requests at once are answered: a status each, `None` where the server died meanwhile."""
+async def crowd(server: ServerProcess, ask: Ask, kill_after: int | None = None) -> list[int | None]:
+    """What a hundred requests at once are answered: a status each, `None` where the server died meanwhile.
+
+    It is killed once so many of them have been answered.
+    """
     limits = httpx2.Limits(max_connections=None)
     async with httpx2.AsyncClient(base_url=server.url, timeout=60, limits=limits, trust_env=False) as client:
         asking = [asyncio.create_task(ask(client, number)) for number in range(REQUESTS)]
         if kill_after is not None:
-            await asyncio.sleep(kill_after)
+            answers = asyncio.as_completed(asking)
+            for _ in range(kill_after):
+                await next(answers)
             server.kill()
         return await asyncio.gather(*asking)
 
 
 def a_turn(user: str) -> Ask:
     async def ask(client: httpx2.AsyncClient, number: int) -> int | None:
-        body = {"input": "one two three", "user_id": user}
+        body = {"input": "word " * (1 + number % 10 * 10), "user_id": user}  # which takes up to a second
         try:
             answer = await client.post("/chat", json=body, headers={"idempotency-key": f"{user}-{number}"})
         except httpx2.TransportError:
@@ -136,7 +141,7 @@ async def test_of_a_hundred_at_once_as_many_are_accepted_as_can_pay_whatever_die
     for number in range(ROUNDS):
         user, is_killed = f"user-{number}", number % 2 == 1
         async with watched(store, user):
-            first = await crowd(server, a_turn(user), chance.uniform(0.05, 0.6) if is_killed else None)
+            first = await crowd(server, a_turn(user), chance.randrange(REQUESTS - CREDITS // 2) if is_killed else None)
             if is_killed:
                 cut_off += None in first
                 await asyncio.to_thread(server.restart)
