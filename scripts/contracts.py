@@ -13,13 +13,17 @@ from importlinter import Contract, ContractCheck, fields, output
 
 
 class StandardLibraryContract(Contract):
-    """Kept when no module below `source_modules` imports a package from outside of Python and of ours."""
+    """Kept when no module below `source_modules` imports a package from outside of Python and of ours.
+
+    `except_for` are packages that they may import all the same.
+    """
 
     source_modules = fields.ListField(subfield=fields.StringField())
+    except_for = fields.ListField(subfield=fields.StringField(), required=False)
 
     def check(self, graph: ImportGraph, verbose: bool) -> ContractCheck:
         own = set(self.session_options["root_packages"])
-        allowed = own | sys.stdlib_module_names
+        allowed = own | sys.stdlib_module_names | set(cast("list[str] | None", self.except_for) or ())
         found = [
             (importer, imported)
             for package in cast("list[str]", self.source_modules)
