@@ -162,7 +162,9 @@ def test_unknown_agent_is_not_found(client: openai.OpenAI, stream: bool) -> None
     assert missing.value.param == "model"
 
 
-@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/audio/speech", "/v1/files", "/v1/completions", "/v1/x/y"])
+@pytest.mark.parametrize(
+    "path", ["/v1/embeddings", "/v1/audio/speech", "/v1/images/generations", "/v1/completions", "/v1/x/y"]
+)
 def test_other_endpoints_of_openai_are_not_found(http: httpx2.Client, path: str) -> None:
     answer = http.post(path, json={"model": "echo", "input": "x"})
     assert answer.status_code == 404

@@ -1,7 +1,7 @@
 """A provider whose model does what it is told, as far as a conformance suite asks: limits, stops, tools, schemas.
 
-A word is a token. It repeats what it is to say "exactly", calls the tools that it is offered, invents the
-smallest value of a schema, and otherwise says back what it heard.
+A word is a token. It repeats what it is to say "exactly", remembers a name, calls the tools that it is offered, invents
+the smallest value of a schema, and otherwise says back what it heard.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ def _text(body: Json) -> str:
         return json.dumps({"answer": 4})
     if body["messages"][-1]["role"] == "tool":
         return f"The tool says {body['messages'][-1]['content']}"
+    if "my name" in _heard(body) and (told := re.search(r"[Mm]y name is (\w+)", json.dumps(body["messages"]))):
+        return told[1]
     exactly = re.search(r"exactly:?\s+(.+)", _heard(body), re.DOTALL)
     return exactly[1] if exactly else f"You said: {_heard(body)}"
 

@@ -98,6 +98,52 @@ def _openai(path: str) -> Open:
 
 
 @asynccontextmanager
+async def _responses(client: httpx2.AsyncClient, agent: str, text: str, session_id: str) -> AsyncIterator[Reading]:
+    body = {"model": agent, "input": text, "stream": True, "session_id": session_id}
+    async with client.stream("POST", "/v1/responses", json=body) as answer:
+        assert answer.status_code == 200, answer.status_code
+        reading = Reading(_nothing(), answer.headers["x-run-id"])
+
+        async def texts() -> AsyncIterator[str]:
+            async for line in answer.aiter_lines():
+                if line == "data: [DONE]":
+                    return
+                if line.startswith("data: "):
+                    event = json.loads(line[6:])
+                    reading.ending = event.get("response", event)
+                    if event["type"] == "response.output_text.delta":
+                        yield event["delta"]
+            raise AssertionError("the stream was cut")
+
+        reading.texts = texts()
+        yield reading
+
+
+@asynccontextmanager
+async def _response_socket(
+    client: httpx2.AsyncClient, agent: str, text: str, session_id: str
+) -> AsyncIterator[Reading]:
+    url = str(client.base_url).rstrip("/").replace("http", "ws", 1)
+    async with connect(f"{url}/v1/responses") as connection:
+        asked = {"type": "response.create", "model": agent, "input": text, "session_id": session_id}
+        await connection.send(json.dumps(asked))
+        first = json.loads(await connection.recv())
+        reading = Reading(_nothing(), first["response"]["id"].replace("resp_", "run_"))
+
+        async def texts() -> AsyncIterator[str]:
+            while True:
+                event = json.loads(await connection.recv())
+                reading.ending = event.get("response", event)
+                if event["type"] == "response.output_text.delta":
+                    yield event["delta"]
+                elif event["type"] in ("response.completed", "response.failed"):
+                    return
+
+        reading.texts = texts()
+        yield reading
+
+
+@asynccontextmanager
 async def _socket(client: httpx2.AsyncClient, agent: str, text: str, session_id: str) -> AsyncIterator[Reading]:
     url = str(client.base_url).rstrip("/").replace("http", "ws", 1)
     async with connect(f"{url}/ws/chat") as connection:
@@ -129,6 +175,8 @@ SURFACES: Mapping[str, Open] = {
     "WS /ws/chat": _socket,
     "POST /v1/chat/completions": _openai("/v1/chat/completions"),
     "POST /{agent}/chat/completions": _openai("/{agent}/chat/completions"),
+    "POST /v1/responses": _responses,
+    "WS /v1/responses": _response_socket,
 }
 """Each opens a stream: `async with surface(client, agent, text, session_id) as reading`."""
 

@@ -1,0 +1,1 @@
+"""OpenAI's Responses and Conversations, on the same runs and sessions as everything else."""
