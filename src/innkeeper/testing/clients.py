@@ -24,7 +24,7 @@ from innkeeper.core.errors import SetupError
 from innkeeper.wiring import Kernel
 
 
-def create_test_client(app: FastAPI, *, data_dir: Path | None = None, **options: Any) -> TestClient:
+def create_test_client(app: FastAPI, *, data_dir: str | Path | None = None, **options: Any) -> TestClient:
     """A client for `app`, which keeps its state in a temporary folder, or in `data_dir`, whatever its settings say.
 
     `app` is what `create_app()` returned, a `Server` or `ServerBase`, or an app with `attach()`. Use the client as
@@ -33,10 +33,22 @@ def create_test_client(app: FastAPI, *, data_dir: Path | None = None, **options:
 
     Raises: SetupError if Innkeeper is not in the app.
     """
+    return _Client(app, kernel_in(app), None if data_dir is None else Path(data_dir), options)
+
+
+def kernel_in(app: FastAPI) -> Kernel:
+    """Raises: SetupError."""
     kernel = getattr(app.state, "innkeeper_kernel", None)
     if not isinstance(kernel, Kernel):
         raise SetupError("Innkeeper is not in this app. Call innkeeper.attach(app), or use create_app() or Server().")
-    return _Client(app, kernel, data_dir, options)
+    return kernel
+
+
+def end_stay(app: FastAPI) -> None:
+    """Stop what an earlier client of the app keeps under way."""
+    before = getattr(app.state, "innkeeper_stay", None)
+    if before is not None:
+        before.end()
 
 
 class _Client(TestClient):
@@ -54,9 +66,7 @@ class _Client(TestClient):
             if not self._stay.is_over:
                 return
             raise RuntimeError("This client was closed, or another client of the same app has taken its place.")
-        before = getattr(self._fastapi.state, "innkeeper_stay", None)
-        if before is not None:
-            before.end()
+        end_stay(self._fastapi)
         self._stay = _Stay(self._fastapi, self._kernel, self._data_dir, self.async_backend)
         self._fastapi.state.innkeeper_stay = self._stay
         self.portal = self._stay.portal

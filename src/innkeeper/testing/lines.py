@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from innkeeper.core.actions import Continuation
 from innkeeper.core.context import RunContext
 from innkeeper.core.events import AgentEvent, MessageInjected, TextDelta
 from innkeeper.core.injections import InjectedMessage
@@ -55,11 +56,12 @@ class RecordedRun:
         *messages: str | Message,
         parameters: Parameters | None = None,
         resumption: Resumption | None = None,
+        continuation: Continuation | None = None,
         seen: Callable[[AgentEvent], None] = lambda event: None,
     ) -> list[AgentEvent]:
         """The log of one turn. `seen` is called with each event that the runtime yields, once the log has it."""
         said = tuple(Message("user", one) if isinstance(one, str) else one for one in messages)
-        turn = Turn(said, parameters or Parameters(), stream=True, resumption=resumption)
+        turn = Turn(said, parameters or Parameters(), stream=True, resumption=resumption, continuation=continuation)
         async for told in runtime.run(turn, self._context):
             event = TextDelta(told) if isinstance(told, str) else told
             for _ in range(_BUSY):

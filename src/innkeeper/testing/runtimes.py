@@ -22,12 +22,14 @@ from unittest import SkipTest
 from unittest.mock import patch
 from uuid import uuid4
 
+from innkeeper.core.actions import Answer, Continuation, Decision
 from innkeeper.core.agents import AgentDescription, checked_name
 from innkeeper.core.context import RunContext
 from innkeeper.core.events import (
     AgentEvent,
     FinishNoted,
     MessageInjected,
+    Paused,
     StepChanged,
     TextDelta,
     ToolCalled,
@@ -98,6 +100,12 @@ class RuntimeContract:
     def client_tool_runtime(self) -> Runtime:
         """Its agent calls a tool of the client's, whatever is said to it."""
         raise SkipTest("no client_tool_runtime()")
+
+    def approval_runtime(self) -> Runtime:
+        """Its agent calls a tool of its own that requires approval, whatever is said to it, with `{"text": "one"}`. The
+        tool returns that text; the agent then answers with the text of the last user message.
+        """
+        raise SkipTest("no approval_runtime()")
 
     def test_describe_names_the_agent_and_does_not_change(self) -> None:
         runtime = self.echo_runtime()
@@ -228,6 +236,76 @@ class RuntimeContract:
         for event in events[first:]:
             assert isinstance(event, ToolCalled | UsageReported | FinishNoted | StepChanged), f"then came {event!r}"
 
+    def test_a_run_pauses_for_a_call_that_requires_approval_and_ends_after_it(self) -> None:
+        first = _run(play(self.approval_runtime(), "hello"))
+        paused = first[-1]
+        assert isinstance(paused, Paused), f"the last event was {paused!r}"
+        called = {event.tool_call_id for event in first if isinstance(event, ToolCalled)}
+        waiting = {action.id for action in paused.actions if action.kind == "approval"}
+        assert waiting and waiting <= called, f"{waiting!r} wait, and {called!r} were told"
+        assert not [event for event in first if isinstance(event, ToolReturned) and event.tool_call_id in waiting]
+
+    def test_a_paused_run_goes_on_in_another_runtime_from_text_alone(self) -> None:
+        first, resumed = self._decided("approve")
+        (returned,) = [event for event in resumed if isinstance(event, ToolReturned)]
+        assert (returned.result, returned.error) == ("one", None)
+        assert not [event for event in resumed if isinstance(event, ToolCalled)], "the call was told before the pause"
+        assert text_of(resumed) == "hello"
+        begun = {event.step_number for event in first if isinstance(event, StepChanged) and event.status == "started"}
+        again = [event for event in resumed if isinstance(event, StepChanged) and event.status == "started"]
+        assert not [event for event in again if event.step_number in begun], f"{again!r} were begun before"
+
+    def test_what_was_used_before_a_pause_is_not_reported_again(self) -> None:
+        def spent(events: list[AgentEvent]) -> int:
+            return len([event for event in events if isinstance(event, UsageReported)])
+
+        def calls(events: list[AgentEvent]) -> int:
+            return len([one for one in events if isinstance(one, StepChanged) and one.status == "started"])
+
+        for part in self._decided("approve"):
+            assert spent(part) <= calls(part), "a report is of a model call"
+
+    def test_a_call_that_is_denied_is_not_made_and_its_error_is_the_reason(self) -> None:
+        _, resumed = self._decided("deny", message="Not on my watch.")
+        (returned,) = [event for event in resumed if isinstance(event, ToolReturned)]
+        assert returned.result is None and returned.error is not None and "Not on my watch." in returned.error
+        assert text_of(resumed) == "hello"
+
+    def test_a_call_that_is_approved_with_other_arguments_is_made_with_those(self) -> None:
+        _, resumed = self._decided("approve", arguments='{"text": "another"}')
+        (returned,) = [event for event in resumed if isinstance(event, ToolReturned)]
+        assert returned.result == "another"
+
+    def test_what_is_injected_while_a_run_is_paused_is_delivered_when_it_goes_on(self) -> None:
+        paused = _run(play(self.approval_runtime(), "hello"))[-1]
+        assert isinstance(paused, Paused)
+        run = RecordedRun(new_context())
+        run.inject("instead")
+        log = _run(run.play(self.approval_runtime(), "hello", continuation=_answered(paused, "approve")))
+        assert [event.content for event in log if isinstance(event, MessageInjected)] == ["instead"]
+        assert text_of(log) == "instead"
+
+    def test_a_run_whose_state_cannot_be_read_fails(self) -> None:
+        paused = _run(play(self.approval_runtime(), "hello"))[-1]
+        assert isinstance(paused, Paused)
+        for state in ("", "{}", "[]", '{"version": 0}', paused.state[:-1]):
+            continuation = Continuation(state, _answered(paused, "approve").answers)
+
+            async def gone_on(continuation: Continuation = continuation) -> object:
+                run = play(self.approval_runtime(), "hello", continuation=continuation)
+                (outcome,) = await asyncio.gather(run, return_exceptions=True)
+                return outcome
+
+            assert isinstance(outcome := _run(gone_on()), Exception), f"went on from {state[:40]!r}: {outcome!r}"
+
+    def _decided(self, decision: Decision, **answer: Any) -> tuple[list[AgentEvent], list[AgentEvent]]:
+        """A run until it pauses, and what another runtime tells of it afterwards."""
+        first = _run(play(self.approval_runtime(), "hello"))
+        paused = first[-1]
+        assert isinstance(paused, Paused), f"the last event was {paused!r}"
+        continuation = _answered(paused, decision, **answer)
+        return first, _run(play(self.approval_runtime(), "hello", continuation=continuation))
+
     def test_injected_messages_are_delivered_once_in_order_when_tools_have_returned(self) -> None:
         run = RecordedRun(new_context())
         injections = iter([("first", "second")])
@@ -285,6 +363,10 @@ class RuntimeContract:
             messages += [Message("tool", "done", tool_call_id=use.id) for use in uses]
         resumption = Resumption(2, 1, uses if is_open else ())
         return first, await play(runtime, *messages, resumption=resumption)
+
+
+def _answered(paused: Paused, decision: Decision, **answer: Any) -> Continuation:
+    return Continuation(paused.state, tuple(Answer(action.id, decision, **answer) for action in paused.actions))
 
 
 def _run(coroutine: Coroutine[Any, Any, T]) -> T:
