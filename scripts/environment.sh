@@ -9,6 +9,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 venv=$root/.venv
 venv_python=$venv/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK=1
+unset PYTHONDONTWRITEBYTECODE # each process that a test starts would compile everything anew, which takes a third of its start
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -98,6 +99,6 @@ install_for_development() {
   say "Updating pip ..."
   pip_install --upgrade 'pip>=25.1'
   say "Installing Innkeeper, its extras and the development tools (some 120 MB the first time) ..."
-  pip_install --editable "${root}[local,postgres,redis,openai-agents,code,otel,oidc]" --group "$root/pyproject.toml:dev"
+  pip_install --editable "${root}[local,postgres,redis,openai-agents,langgraph,mcp,s3,code,otel,oidc]" --group "$root/pyproject.toml:dev"
   printf '%s\n' "$wanted" >"$venv/dev.stamp"
 }
