@@ -8,7 +8,7 @@ COPY src ./src
 # The environment has no pip of its own: the one beside it installs into it. What is installed is this folder.
 # hadolint ignore=DL3013
 RUN python -m venv --without-pip /opt/innkeeper \
-    && pip --python /opt/innkeeper/bin/python install --no-cache-dir ".[postgres,redis,code,otel,oidc]"
+    && pip --python /opt/innkeeper/bin/python install --no-cache-dir ".[postgres,redis,s3,mcp,code,otel,oidc]"
 
 FROM python:3.13-slim
 RUN groupadd --system --gid 10001 innkeeper \

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from innkeeper.http.requests import ChatRequest
     from innkeeper.http.sessions import router as session_router
     from innkeeper.runtimes.declared import Agent
+    from innkeeper.runtimes.programs import Program
+    from innkeeper.runtimes.questions import require_input
     from innkeeper.runtimes.tools import tool
 
 _HOMES = {
@@ -46,6 +48,7 @@ _HOMES = {
     "Event": "innkeeper.core.handling",
     "NamedCommand": "innkeeper.core.handling",
     "NamedEvent": "innkeeper.core.handling",
+    "Program": "innkeeper.runtimes.programs",
     "RequestState": "innkeeper.http.contexts",
     "RunContext": "innkeeper.core.context",
     "Server": "innkeeper.apps.servers",
@@ -62,6 +65,7 @@ _HOMES = {
     "load_settings": "innkeeper.config",
     "pricing": "innkeeper.apps.pricing",
     "register_agent": "innkeeper.apps.registration",
+    "require_input": "innkeeper.runtimes.questions",
     "session_router": "innkeeper.http.sessions:router",
     "stream_router": "innkeeper.http.sockets:stream_router",
     "tool": "innkeeper.runtimes.tools",
@@ -77,6 +81,7 @@ __all__ = [
     "Event",
     "NamedCommand",
     "NamedEvent",
+    "Program",
     "RequestState",
     "RunContext",
     "Server",
@@ -94,6 +99,7 @@ __all__ = [
     "load_settings",
     "pricing",
     "register_agent",
+    "require_input",
     "session_router",
     "stream_router",
     "tool",

@@ -165,6 +165,44 @@ class Settings(BaseModel):
         validation_alias="MAX_MESSAGES_PER_SECOND",
         description="What one client may send on a WebSocket.",
     )
+    blob_store: Literal["local", "s3"] = Field(
+        "local", validation_alias="BLOB_STORE", description="Where files are kept: local, in the data folder, or s3."
+    )
+    s3_bucket: str | None = Field(
+        None, min_length=3, validation_alias="S3_BUCKET", description="The bucket, where files are kept in one."
+    )
+    s3_endpoint_url: WebAddress | None = Field(
+        None, validation_alias="S3_ENDPOINT_URL", description="Whose it is, if not Amazon's."
+    )
+    s3_prefix: str = Field(
+        "", max_length=512, validation_alias="S3_PREFIX", description="What the names in the bucket begin with."
+    )
+    storage_quota: Limit = Field(
+        5 * 1024 * 1024 * 1024,
+        validation_alias="STORAGE_QUOTA",
+        description="Bytes of files that one organization may keep, old versions included, or off.",
+    )
+    max_file_bytes: int = Field(
+        25 * 1024 * 1024,
+        ge=1,
+        le=5 * 1024 * 1024 * 1024,
+        validation_alias="MAX_FILE_BYTES",
+        description="The largest file, in bytes.",
+    )
+    workspace_versions: int = Field(
+        10,
+        ge=0,
+        le=1000,
+        validation_alias="WORKSPACE_VERSIONS",
+        description="Older versions that are kept of each file of a workspace.",
+    )
+    workspace_files: int = Field(
+        10_000,
+        ge=1,
+        le=100_000,
+        validation_alias="WORKSPACE_FILES",
+        description="Files that one workspace may have.",
+    )
     allowed_modes: Modes = Field(MODES, validation_alias="ALLOWED_MODES", description="Groups of routes to serve.")
     temperature: float | None = Field(
         None, ge=0, le=2, validation_alias="AGENT_TEMPERATURE", description="Overrides the agents' own."
@@ -177,6 +215,13 @@ class Settings(BaseModel):
     )
     run_seconds: float = Field(
         600.0, gt=0, validation_alias="RUN_TIME_LIMIT", description="Time limit of a run, in seconds."
+    )
+    action_seconds: float = Field(
+        86_400.0,
+        gt=0,
+        le=31_536_000,
+        validation_alias="ACTION_TIME_LIMIT",
+        description="How long a paused run waits for people to decide, in seconds.",
     )
     drain_seconds: float = Field(
         15.0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,25 @@ def test_agents_of_frameworks_call_their_tools(innkeeper_server: ServerFactory, 
         assert "The weather in Rome is sunny" in str(upstream.requests[1].body)
 
 
+def test_langgraph_graph(innkeeper_server: ServerFactory) -> None:
+    server = innkeeper_server(EXAMPLES / "langgraph_graph.py")
+    asked = say(server.url, "a table for two")
+    (action,) = asked["actions"]
+    assert action["arguments"] == "At what time would you like a table for two?"
+    answer = {"id": action["id"], "decision": "answer", "value": "19:00"}
+    url = f"{server.url}/runs/{asked['run_id']}/resume"
+    done = httpx2.post(url, json={"answers": [answer]}, timeout=30, trust_env=False).json()
+    assert done["output"] == "Booked a table for two at 19:00."
+
+
+def test_approvals(innkeeper_server: ServerFactory) -> None:
+    server = innkeeper_server(EXAMPLES / "approvals.py")
+    asked = say(server.url, 'call delete_file {"path": "a.txt"}', "cleaner")
+    url = f"{server.url}/runs/{asked['run_id']}/resume"
+    done = httpx2.post(url, json={"decision": "approve"}, timeout=30, trust_env=False).json()
+    assert done["output"] == "delete_file returned a.txt is gone."
+
+
 def test_server_hooks(innkeeper_server: ServerFactory) -> None:
     server = innkeeper_server(EXAMPLES / "server_hooks.py")
     assert say(server.url, "Hi", "greeter")["output"] == "Hello! You said: Hi"
@@ -83,5 +103,20 @@ def test_declared_agents(innkeeper_server: ServerFactory) -> None:
 
 
 def test_every_example_has_a_test() -> None:
-    tested = {"assistant", "functions", "streaming", "openai_agents_sdk", "pydantic_ai_agent", "server_hooks"}
+    tested = {
+        "assistant",
+        "functions",
+        "streaming",
+        "openai_agents_sdk",
+        "pydantic_ai_agent",
+        "server_hooks",
+        "langgraph_graph",
+        "approvals",
+        "mcp_tools",
+    }
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
+
+
+def test_mcp_tools(innkeeper_server: ServerFactory) -> None:
+    server = innkeeper_server(EXAMPLES / "mcp_tools.py")
+    assert re.fullmatch(r"clock_now returned \d\d:\d\d\.", say(server.url, "call clock_now {}")["output"])

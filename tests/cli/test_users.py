@@ -32,6 +32,14 @@ def test_a_user_is_forgotten_beside_a_server_which_goes_on(innkeeper_server: Ser
             return client.post("/chat", json={"input": text}, headers={"x-api-key": token}).status_code
 
         assert (said(eve, f"I am {CANARY}"), said(bob, "I am Bob")) == (200, 200)
+        upload = {"file": (f"{CANARY}.txt", f"file of {CANARY}".encode(), "text/plain")}
+        headers = {"x-api-key": eve}
+        answer = client.post("/v1/files", files=upload, data={"purpose": "user_data"}, headers=headers)
+        assert answer.is_success, answer.text
+        client.post("/sessions", json={"id": "room"}, headers=headers)
+        answer = client.put("/sessions/room/workspace/a.txt", content=f"work of {CANARY}".encode(), headers=headers)
+        assert answer.status_code == 201, answer.text
+        assert len(files_with(data / "blobs", CANARY)) == 2
         assert files_with(data, CANARY)
 
         result = folder.run("users", "forget", "eve", "--yes")

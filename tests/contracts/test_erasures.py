@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from contextlib import closing
@@ -12,11 +13,15 @@ from decimal import Decimal
 import asyncpg
 import pytest
 
+from innkeeper.core.action_changes import ResumeRun
+from innkeeper.core.actions import Action, Answer
 from innkeeper.core.administration import DeriveChatLogs, SetBalance
 from innkeeper.core.changes import CreateSession, KeepClaim
 from innkeeper.core.claims import Claim
 from innkeeper.core.control_changes import CreateToken, KeepLogs
 from innkeeper.core.credits import ModelUsage
+from innkeeper.core.file_changes import ChangeWorkspace, KeepFile, Write
+from innkeeper.core.files import Place, StoredFile
 from innkeeper.core.identity import Caller, Owner, Role
 from innkeeper.core.logs import Level, LogRecord
 from innkeeper.core.tokens import Token
@@ -26,6 +31,8 @@ from innkeeper.services.erasures import Erasures
 from innkeeper.storage.sqlite.scrubbing import scrub
 from innkeeper.storage.sqlite.stores import SqliteStore
 from innkeeper.vaults.stored import StoredVault
+from tests.contracts.test_files import reserved
+from tests.contracts.test_journal_actions import pause as pause_of
 from tests.support.turns import (
     Store,
     accept,
@@ -63,6 +70,7 @@ async def left_by(store: Store, caller: Caller, mark: str, user_id: str | None =
         ending = end(accepted, f"{mark} answer", seq=3, usage=Usage(1, 2))
         ending = replace(ending, records=(record,), models=(ModelUsage(Usage(1, 2, "m"), None),))
         await store.journal.commit((ending,), fence(accepted))
+    await left_waiting(store, caller, mark, user_id)
     session = new_session(f"{mark} empty {new_id()}", caller, user_id)
     await store.journal.commit((CreateSession(session),))
     line = LogRecord(new_id(), whose, "client", Level.INFO, "client", f"{mark} line", now(), session.id)
@@ -74,6 +82,27 @@ async def left_by(store: Store, caller: Caller, mark: str, user_id: str | None =
         await store.journal.commit((KeepClaim(whose, Claim(f"{mark} key", "x"), "run_1", now(), mark.encode()),))
         balance = SetBalance(whose.organization, whose.user, 5, new_id(), "boss", f"{mark} credit", now())
         await store.journal.commit((balance,))
+
+
+async def left_waiting(store: Store, caller: Caller, mark: str, user_id: str | None) -> None:
+    """A run that waits for people, one that has waited, a file, and one in the workspace of a session."""
+    whose = caller.owner
+    for session_id in ("waits", "goes on"):
+        change = accept(f"{mark} said", f"{session_id} {new_id()}", caller=caller, user_id=user_id)
+        run = replace(change.run, request={"instructions": mark})
+        accepted = await accepted_by(store, replace(change, run=run))
+        pause = pause_of(accepted, Action("one", "approval", f"{mark} tool", json.dumps({"text": mark})))
+        await store.journal.commit((replace(pause, state=f"{mark} state"),), fence(accepted))
+        if session_id == "goes on":
+            answer = Answer("one", "deny", message=f"{mark} message")
+            await store.journal.commit((ResumeRun(run.id, whose, (answer,), whose.user, "w-2", now()),))
+    blob, of_workspace = await reserved(store), await reserved(store)
+    kept = StoredFile(f"file-{mark}-{new_id()}", whose, user_id or whose.user, f"{mark}.txt", "user_data",
+        "text/plain", blob.size, blob.digest, blob.id, now())  # fmt: skip
+    write = Write(f"{mark}.txt", "text/plain", of_workspace)
+    place = Place("session", accepted.run.session_key, whose.organization)
+    changed = ChangeWorkspace(place, (write,), (), mark, now(), 10, 100, None)
+    await store.journal.commit((KeepFile(kept, blob.due_at, None), changed))
 
 
 async def tables(store: Store) -> Mapping[str, list[str]]:
@@ -126,9 +155,8 @@ async def lived_in(request: pytest.FixtureRequest, store: Store) -> AsyncIterato
 
 async def test_no_byte_of_a_user_is_left_but_the_name_in_the_audit_log(lived_in: Store) -> None:
     before = await tables(lived_in)
-    assert {"sessions", "messages", "runs", "injections", "log_records", "credit_records"} <= set(
-        holding(before, CANARY)
-    )
+    found = {"sessions", "messages", "runs", "injections", "log_records", "credit_records", "actions", "continuations"}
+    assert found | {"files", "workspace_files"} <= set(holding(before, CANARY))
 
     erased = await erasures_of(lived_in).forget(OPERATOR, EVE, "acme")
 

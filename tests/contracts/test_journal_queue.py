@@ -24,6 +24,7 @@ from innkeeper.core.changes import (
     TakeQueued,
 )
 from innkeeper.core.runs import Parameters, Plan, RunStatus
+from innkeeper.core.times import Instant
 from tests.support.turns import (
     ANN,
     BOB,
@@ -260,25 +261,25 @@ async def test_a_cancel_reaches_whoever_executes_the_run(store: Store) -> None:
     waiting = await accepted_by(store, accept("q2", "s", worker="w-2"))
     for accepted, worker in ((running, "w-1"), (waiting, "w-2")):
         for _ in range(2):
-            (told,) = await store.journal.commit((RequestCancel(accepted.run.id, ANN.owner, "w-3"),))
+            (told,) = await store.journal.commit((RequestCancel(accepted.run.id, ANN.owner, "w-3", Instant(1)),))
             assert told == Cancelling(worker)
         assert await store.runs.cancelled(worker) == [accepted.run.id]
         assert (await run_of(store, accepted.run.id)).is_cancelling
     await store.journal.commit((end(running, "a", status="cancelled"),), fence(running, worker="w-1"))
-    assert await store.journal.commit((RequestCancel(running.run.id, ANN.owner, "w-3"),)) == (Done(),)
+    assert await store.journal.commit((RequestCancel(running.run.id, ANN.owner, "w-3", Instant(1)),)) == (Done(),)
 
 
 async def test_nobody_cancels_another_owners_run(store: Store) -> None:
     accepted = await accepted_by(store, accept("q", "s"))
-    assert await store.journal.commit((RequestCancel(accepted.run.id, BOB.owner, WORKER),)) == (Missing(),)
-    assert await store.journal.commit((RequestCancel("run_none", ANN.owner, WORKER),)) == (Missing(),)
+    assert await store.journal.commit((RequestCancel(accepted.run.id, BOB.owner, WORKER, Instant(1)),)) == (Missing(),)
+    assert await store.journal.commit((RequestCancel("run_none", ANN.owner, WORKER, Instant(1)),)) == (Missing(),)
     assert not (await run_of(store, accepted.run.id)).is_cancelling
 
 
 async def test_who_cancels_a_queued_run_that_nobody_has_takes_it_to_end_it(store: Store) -> None:
     await accepted_by(store, accept("q", "s", background=True))
     accepted = await accepted_by(store, accept("q", "t", background=True))
-    (told,) = await store.journal.commit((RequestCancel(accepted.run.id, ANN.owner, "w-1"),))
+    (told,) = await store.journal.commit((RequestCancel(accepted.run.id, ANN.owner, "w-1", Instant(1)),))
     assert isinstance(told, Cancelling)
     assert told.fence is not None
     assert told.worker == told.fence.worker == "w-1"
@@ -286,7 +287,9 @@ async def test_who_cancels_a_queued_run_that_nobody_has_takes_it_to_end_it(store
     assert taken is not None
     assert taken.run.session_id == "s"
     assert await taken_by(store) is None
-    assert await store.journal.commit((RequestCancel(accepted.run.id, ANN.owner, "w-2"),)) == (Cancelling("w-1"),)
+    assert await store.journal.commit((RequestCancel(accepted.run.id, ANN.owner, "w-2", Instant(1)),)) == (
+        Cancelling("w-1"),
+    )
     change = end(accepted, (), status="cancelled")
     assert await store.journal.commit((change,), told.fence) == (Ended(None),)
     assert (await run_of(store, accepted.run.id)).status == "cancelled"
@@ -294,7 +297,7 @@ async def test_who_cancels_a_queued_run_that_nobody_has_takes_it_to_end_it(store
 
 async def test_a_cancelled_run_is_not_queued_again_when_its_canceller_dies(store: Store) -> None:
     accepted = await accepted_by(store, accept("q", "s", background=True))
-    await store.journal.commit((RequestCancel(accepted.run.id, ANN.owner, "w-1"),))
+    await store.journal.commit((RequestCancel(accepted.run.id, ANN.owner, "w-1", Instant(1)),))
     ((run, held),) = await taken_over(store)
     assert (run.id, run.is_cancelling, run.status, held.worker) == (accepted.run.id, True, "queued", "heir")
 

@@ -14,7 +14,7 @@ from starlette.routing import WebSocketRoute
 
 from innkeeper import create_app
 from innkeeper.apps.declarations import Declaration
-from innkeeper.cli.commands import cli, mount_credits, mount_models
+from innkeeper.cli.commands import cli, mount_credits, mount_models, mount_runs
 from innkeeper.config import MODES, Settings
 from innkeeper.core.events import _READERS
 from innkeeper.http.dispatching import KEPT_NAMES, Dispatcher
@@ -71,7 +71,9 @@ def test_every_mode_is_told() -> None:
 
 def test_the_table_of_errors_is_that_of_the_code() -> None:
     shown = {
-        (row[0].strip("`"), row[1], row[3]) for row in rows(page("surfaces.md")) if re.fullmatch(r"`[A-Z_]+`", row[0])
+        (row[0].strip("`"), row[1], row[3])
+        for row in rows(page("surfaces.md"))
+        if re.fullmatch(r"`([A-Z_]+|previous_response_not_found)`", row[0])
     }
     assert shown - {("HTTP_ERROR", "any", "")} == {
         (problem.code, str(problem.status), {True: "yes", False: "no", None: ""}[problem.retry])
@@ -120,6 +122,7 @@ def test_every_command_and_every_option_is_told() -> None:
 def _commands() -> list[str]:
     mount_credits()
     mount_models()
+    mount_runs()
     group: Any = typer.main.get_command(cli)
     names = []
     for name, command in group.commands.items():

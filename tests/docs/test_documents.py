@@ -17,6 +17,7 @@ PAGES = [README, *(ROOT / name for name in ("ARCHITECTURE.md", "CONTRIBUTING.md"
 BY_HAND = ("./scripts/", "git clone", "cd ", "pip install", "source .venv/", "innkeeper models pull", "innkeeper chat")
 
 
+@pytest.mark.timeout(360)  # a page has up to twenty processes to start, on whatever else the machine does
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
 def test_the_examples_of_a_document_do_what_they_show(document: Path, tmp_path: Path) -> None:
     with playing(tmp_path) as player:

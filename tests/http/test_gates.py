@@ -15,7 +15,7 @@ from innkeeper.config import load_settings
 from innkeeper.core.errors import SetupError
 from innkeeper.http.dispatching import Dispatcher
 from innkeeper.http.routes import SurfaceRoute
-from tests.support.inns import Inn
+from tests.support.inns import UNCOUNTED, Inn
 from tests.support.servers import serve_app
 
 PROXIED = [
@@ -103,7 +103,7 @@ def test_wrong_method_is_told_only_to_those_who_may_ask(http: httpx2.Client) -> 
 
 
 def test_no_route_but_liveness_answers_without_credentials(tmp_path: Path) -> None:
-    app = ServerBase(settings=load_settings({"data_dir": tmp_path, "force_auth": True}))
+    app = ServerBase(settings=load_settings({"data_dir": tmp_path, "force_auth": True, **UNCOUNTED}))
     app.agent("echo")(lambda messages: "Hi")
     dispatcher = app.router.default
     assert isinstance(dispatcher, Dispatcher)

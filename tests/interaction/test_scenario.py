@@ -4,6 +4,7 @@ third, replay it on a fourth, and go on in its session on whichever comes next.
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from uuid import uuid4
@@ -58,6 +59,28 @@ async def test_start_here_watch_there_cancel_elsewhere_and_replay(
     run = (await client.get(f"/runs/{started.run_id}")).json()
     assert (run["status"], run["output"], run["session_id"]) == ("cancelled", "One two three ", name)
     assert await conversation(client, name) == [("user", name), ("assistant", "One two three ")]
+
+
+@pytest.mark.parametrize("surface", NAMES)
+async def test_start_anywhere_watch_and_cancel_as_a_response_and_go_on_from_any_event(
+    inn: Inn, client: httpx2.AsyncClient, surface: str, name: str
+) -> None:
+    performance = inn.conduct(name)
+    performance.say("One ")
+    async with SURFACES[surface](client, "conducted", name, name) as started:
+        await started.until("One ")
+        where = f"/v1/responses/{started.run_id.replace('run_', 'resp_')}"
+        async with client.stream("GET", where, params={"stream": True}) as watching:
+            assert watching.status_code == 200
+            assert (await client.post(f"{where}/cancel")).status_code == 200
+            seen = [json.loads(line[6:]) async for line in watching.aiter_lines() if line.startswith("data: {")]
+        await started.rest()
+    assert [one["sequence_number"] for one in seen] == list(range(len(seen)))
+    assert "".join(one["delta"] for one in seen if one["type"] == "response.output_text.delta") == "One "
+    for after in (0, len(seen) - 2):
+        rest = await client.get(where, params={"stream": True, "starting_after": after})
+        told = [json.loads(line[6:]) for line in rest.text.splitlines() if line.startswith("data: {")]
+        assert told == seen[after + 1 :]
 
 
 @pytest.mark.parametrize("surface", NAMES)

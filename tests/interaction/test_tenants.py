@@ -27,7 +27,7 @@ from tests.support.databases import a_copy_of, a_migrated_database
 from tests.support.inns import Inn, serve_inn
 from tests.support.probes import Document, Operation, Place, shown, unknown_like
 from tests.support.sizes import IS_FULL
-from tests.support.tenants import Tenant, fill
+from tests.support.tenants import Asking, Tenant, fill
 
 Json = dict[str, Any]
 SETTINGS: Json = {
@@ -64,6 +64,7 @@ class House:
 def _a_house(folder: Path, **settings: Any) -> Iterator[House]:
     loaded = load_settings({"data_dir": folder, **SETTINGS, **settings})
     with serve_inn(ServerBase(settings=loaded)) as inn:
+        inn.app.agent("asking")(Asking())
         ann, amy, bob = (
             Tenant.of(inn, loaded, user, organization, scopes=["code"])
             for user, organization in (("ann", "acme"), ("amy", "acme"), ("bob", "other"))
@@ -129,10 +130,12 @@ def test_turns_and_frames_on_a_websocket_reach_nothing_of_anothers(house: House)
     ann = house.ann
     with ann.client() as hers:
         before = ann.everything(hers)
-    for spy in (house.amy, house.bob):
+    for organization in ("acme", "other"):  # who uses her names here, so that neither spy knows them afterwards
+        spy = Tenant.of(house.inn, house.inn.app.kernel.settings, "eve", organization)
         url = f"{house.inn.url.replace('http', 'ws', 1)}/ws/chat"
         with connect(url, additional_headers=spy.headers) as socket:
             for frame in (
+                {"type": "resume", "run_id": ann.ids["action_run_id"][0], "decision": "approve"},
                 {"input": "Hello", "session_id": ann.room, "user_id": "ann"},
                 {"type": "inject", "message": "Hello", "run_id": ann.running},
                 {"type": "inject", "message": "Hello", "session_id": ann.ids["session_id"][-1]},
@@ -152,6 +155,20 @@ def test_turns_and_frames_on_a_websocket_reach_nothing_of_anothers(house: House)
             assert http.delete(f"/sessions/{ann.room}").status_code == 204
     with ann.client() as hers:
         assert ann.everything(hers) == before
+
+
+def test_anothers_responses_and_conversations_are_unknown_on_the_websocket_of_responses(house: House) -> None:
+    ann, told = house.ann, []
+    with connect(
+        f"{house.inn.url.replace('http', 'ws', 1)}/v1/responses", additional_headers=house.bob.headers
+    ) as socket:
+        for name in ("previous_response_id", "conversation"):
+            for text in (ann.ids[name][0], unknown := unknown_like(ann.ids[name][0])):
+                socket.send(json.dumps({"type": "response.create", "model": "echo", "input": "Hello", name: text}))
+                error = json.loads(socket.recv(20))
+                assert error["type"] == "error", error
+                told.append(str(error["error"]).replace(text, "…"))
+            assert told[-2] == told[-1], unknown
 
 
 def test_a_token_that_may_only_read_changes_nothing(house: House) -> None:
@@ -180,7 +197,7 @@ def _names_a_user(place: Place) -> bool:
     """What is kept as it is given names nobody, but the metadata of OpenAI's requests, where our fields may stand."""
     if place.where == "metadata":
         return place.name == "user_id" and place.operation.path.endswith("/chat/completions")
-    return place.where in ("query", "body") and place.name in ("user_id", "user")
+    return place.where in ("query", "body", "form") and place.name in ("user_id", "user")
 
 
 def test_anothers_name_is_refused_wherever_a_user_may_be_named(house: House) -> None:

@@ -13,6 +13,7 @@ import httpx2
 
 from tests.kill.conftest import Place
 from tests.support.servers import ServerFactory, ServerProcess
+from tests.support.sizes import sized
 
 Json = dict[str, Any]
 
@@ -40,7 +41,7 @@ async def echo(messages):
 
 register_agent("echo", echo)
 """
-ROUNDS = 4
+ROUNDS = sized(4, 2)
 CLIENTS = 6
 SESSION = "under-fire"
 

@@ -15,9 +15,10 @@ import pytest
 from tests.kill.conftest import Place
 from tests.support.inspections import Inspector
 from tests.support.servers import ServerFactory, ServerProcess, innkeeper_command
+from tests.support.sizes import sized
 from tests.support.writers import AGENTS, Ledger, writing
 
-ROUNDS = int(os.environ.get("KILL_ROUNDS", "10"))
+ROUNDS = int(os.environ.get("KILL_ROUNDS", sized(10, 4)))
 READY_SECONDS = 3.0
 _SESSIONS_LAST = 5
 

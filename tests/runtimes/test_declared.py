@@ -20,6 +20,7 @@ from innkeeper.core.usage import Usage
 from innkeeper.ports.agents import Runtime
 from innkeeper.runtimes.declared import Agent, DeclaredRuntime
 from innkeeper.runtimes.settings import RuntimeSettings
+from innkeeper.runtimes.tools import tool
 from innkeeper.testing import RuntimeContract
 from tests.support.openai_upstream import Reply, Upstream
 from tests.support.plays import cancelled_after, text_of
@@ -227,6 +228,15 @@ class TestDeclared(RuntimeContract):
 
     def steered_runtime(self) -> Runtime:
         return self.tool_runtime()
+
+    def approval_runtime(self) -> Runtime:
+        if not self.upstream.requests:
+            self.upstream.script([Reply(calls=(("repeat", {"text": "one"}),))])
+        return self.served(tools=[tool(requires_approval=True)(repeat)])
+
+
+def repeat(text: str) -> str:
+    return text
 
 
 def wait() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+from innkeeper.core.actions import Action
 from innkeeper.core.context import RunContext
+from innkeeper.core.events import AgentEvent, Paused, ToolCalled, ToolReturned
 from innkeeper.ports.agents import Runtime
 from innkeeper.runtimes.functions import FunctionRuntime
 from innkeeper.runtimes.settings import RuntimeSettings
@@ -22,6 +25,7 @@ CALL: dict[str, Any] = {
     "arguments": {"a": 1},
 }
 RESULT: dict[str, Any] = {"type": "tool_result", "tool_call_id": "c1", "result": 3}
+ASKED = Action("c1", "approval", "repeat", '{"text": "one"}')
 
 
 def served(function: Callable[..., Any]) -> FunctionRuntime:
@@ -101,6 +105,25 @@ class TestAsyncGenerator(FunctionContract):
             yield CALL
             yield RESULT
             said += [message.content async for message in context.injections()]
+            yield said[-1]
+
+        return served(agent)
+
+    def approval_runtime(self) -> Runtime:
+        async def agent(messages: Messages, context: RunContext) -> AsyncIterator[AgentEvent | str]:
+            if context.continuation is None:
+                yield ToolCalled("repeat", "c1", ASKED.arguments)
+                yield Paused((ASKED,), "v1")
+                return
+            if context.continuation.state != "v1":
+                raise ValueError("not put aside by this agent")
+            said = [str(messages[-1]["content"])]
+            said += [message.content async for message in context.injections()]
+            (answer,) = context.continuation.answers
+            if answer.decision == "deny":
+                yield ToolReturned("repeat", "c1", error=answer.message)
+            else:
+                yield ToolReturned("repeat", "c1", json.loads(answer.arguments or ASKED.arguments)["text"])
             yield said[-1]
 
         return served(agent)

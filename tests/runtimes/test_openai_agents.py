@@ -396,3 +396,13 @@ class TestOpenAIAgents(RuntimeContract):
 
     def steered_runtime(self) -> Runtime:
         return self.tool_runtime()
+
+    def approval_runtime(self) -> Runtime:
+        if not self.upstream.requests:
+            self.upstream.script([Reply(calls=(("repeat", {"text": "one"}),))])
+        return self.served(tools=[repeat])
+
+
+@function_tool(needs_approval=True)
+def repeat(text: str) -> str:
+    return text

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
-from pydantic_ai import Agent, ModelRetry
+from pydantic_ai import Agent, ModelRetry, Tool
 from pydantic_ai import RunContext as AgentContext
 from pydantic_ai.messages import ModelMessage, ModelResponse, UserPromptPart
 from pydantic_ai.models.function import AgentInfo, DeltaThinkingPart, DeltaToolCall, FunctionModel
@@ -255,6 +255,9 @@ class TestPydanticAI(RuntimeContract):
     def steered_runtime(self) -> Runtime:
         return served(agent_of(_call_then_echo, tools=[add]))
 
+    def approval_runtime(self) -> Runtime:
+        return served(agent_of(_repeat_then_echo, tools=[Tool(_repeat, requires_approval=True)]))
+
     def client_tool_runtime(self) -> Runtime:
         outside = ExternalToolset([ToolDefinition(name="weather")])
         agent = agent_of(calling("weather"), toolsets=[outside], output_type=[str, DeferredToolRequests])
@@ -270,9 +273,20 @@ async def _fail(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[
     raise RuntimeError("no")
 
 
-async def _call_then_echo(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[Any]:
+def _repeat(text: str) -> str:
+    return text
+
+
+async def _repeat_then_echo(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[Any]:
+    async for piece in _call_then_echo(messages, info, ("_repeat", '{"text": "one"}')):
+        yield piece
+
+
+async def _call_then_echo(
+    messages: list[ModelMessage], info: AgentInfo, call: tuple[str, str] = ("add", '{"a": 1, "b": 2}')
+) -> AsyncIterator[Any]:
     if not any(isinstance(message, ModelResponse) for message in messages):
-        yield {0: DeltaToolCall("add", '{"a": 1, "b": 2}', tool_call_id="c1")}
+        yield {0: DeltaToolCall(*call, tool_call_id="c1")}
         return
     prompts = [part.content for one in messages for part in one.parts if isinstance(part, UserPromptPart)]
     yield str(prompts[-1])

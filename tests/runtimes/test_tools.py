@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import pytest
 
@@ -51,3 +52,9 @@ def test_methods_may_be_marked_in_their_class_or_out_of_it() -> None:
 def test_what_cannot_be_marked_is_refused(wrong: object) -> None:
     with pytest.raises(SetupError, match="@tool decorates a function"):
         tool(wrong)
+
+
+@pytest.mark.parametrize("wrong", ["yes", 1, None])
+def test_a_rule_that_is_neither_yes_nor_no_nor_a_function_is_refused(wrong: Any) -> None:
+    with pytest.raises(SetupError, match="requires_approval is true, false, or a function"):
+        tool(requires_approval=wrong)

@@ -13,6 +13,7 @@ from innkeeper.buses.memory import MemoryBus
 from innkeeper.core.changes import Accepted, Inherited, KeepWorker, RequestCancel, Segment, TakeDead
 from innkeeper.core.events import RunStarted, TextDelta, payload
 from innkeeper.core.runs import Run
+from innkeeper.core.times import Instant
 from innkeeper.services import membership
 from innkeeper.services.membership import Membership
 from innkeeper.services.settlements import Settlements
@@ -110,13 +111,30 @@ async def test_a_run_that_is_new_is_no_orphan_however_often_its_worker_is_woken(
     member = _member(store, is_shared=True)
     await member.enter()
     accepted = await _accepted(store, "s")
-    await store.journal.commit((RequestCancel(accepted.run.id, ANN.owner, "other"),))
+    await store.journal.commit((RequestCancel(accepted.run.id, ANN.owner, "other", Instant(1)),))
     looks = _watch(member)
     async with asyncio.timeout(10):
         while len(looks) < 20:
             member.look()
             await asyncio.sleep(0.001)
     assert (await run_of(store, accepted.run.id)).status == "running"
+    await member.leave()
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+async def test_an_end_that_was_asked_for_in_the_store_is_told_without_a_wake_up(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, is_shared: bool
+) -> None:
+    """Also where no other process serves the store: the run may have been asked while it was being taken."""
+    monkeypatch.setattr(membership, "_LOOK_SECONDS", 0.05)
+    member = _member(store, is_shared=is_shared)
+    await member.enter()
+    accepted = await _accepted(store, "s")
+    told = _watch(member, accepted.run.id)
+    await store.journal.commit((RequestCancel(accepted.run.id, ANN.owner, "other", Instant(1)),))
+    async with asyncio.timeout(10):
+        while accepted.run.id not in told:
+            await asyncio.sleep(0.005)
     await member.leave()
 
 

@@ -30,6 +30,7 @@ from innkeeper.core.changes import (
     TakeDead,
 )
 from innkeeper.core.claims import Claim
+from innkeeper.core.times import Instant
 from innkeeper.storage.postgres.stores import PostgresStore
 from tests.support.turns import (
     ANN,
@@ -126,7 +127,7 @@ class Crowd:
     async def cancel(self, store: PostgresStore, worker: str) -> None:
         runs, _more = await store.runs.page(ANN, limit=5)
         for run in runs:
-            await store.journal.commit((RequestCancel(run.id, ANN.owner, worker),))
+            await store.journal.commit((RequestCancel(run.id, ANN.owner, worker, Instant(1)),))
 
     async def append(self, store: PostgresStore, _: str) -> None:
         key = (await session_called(store, self.dice.choice(SESSIONS))).key

@@ -23,6 +23,7 @@ from innkeeper.core.errors import SetupError
 from innkeeper.core.session_events import EventFilter
 from innkeeper.storage import migrations, schema
 from innkeeper.storage.postgres.stores import PostgresStore
+from innkeeper.storage.sqlite.files import connect
 from innkeeper.storage.sqlite.stores import SqliteStore
 from tests.support.turns import (
     Store,
@@ -71,6 +72,38 @@ def test_sqlite_is_migrated_to_the_tables_of_the_code(tmp_path: Path) -> None:
         assert _differences(connection) == []
         assert _partial_indexes(connection, "sqlite").keys() == _PARTIAL
     engine.dispose()
+
+
+def _shape(database: Path) -> dict[str, Any]:
+    """Everything that a database says of its tables, whatever the order of their columns, and all of their rows."""
+    told: dict[str, Any] = {}
+    with closing(sqlite3.connect(database)) as connection:
+        made = dict(connection.execute("SELECT name, coalesce(sql, '') FROM sqlite_master").fetchall())
+        tables = connection.execute("SELECT name, wr FROM pragma_table_list WHERE schema = 'main'").fetchall()
+        for name, without_rowid in tables:
+            columns = connection.execute(
+                "SELECT name, type, [notnull], dflt_value, pk FROM pragma_table_info(?)", (name,)
+            )
+            told[name] = (
+                without_rowid,
+                sorted(columns),
+                name in made and list(connection.execute(f"SELECT * FROM {name}")),
+            )
+            indexes = connection.execute("SELECT name, [unique], partial FROM pragma_index_list(?)", (name,)).fetchall()
+            for index, unique, partial in indexes:
+                parts = connection.execute("SELECT seqno, name, [desc] FROM pragma_index_xinfo(?) WHERE key", (index,))
+                where = made.get(index, "").partition("WHERE")[2].split()
+                told[f"{name}.{index}"] = unique, partial, parts.fetchall(), where
+    return told
+
+
+def test_a_new_sqlite_database_is_made_as_the_scripts_would_have_left_it(tmp_path: Path) -> None:
+    migrations.upgrade(f"sqlite:///{tmp_path / 'scripts.db'}")
+    with closing(connect(tmp_path / "new.db")) as connection:
+        migrations.migrate_sqlite(connection, tmp_path / "new.db")
+    shapes = [_shape(tmp_path / name) for name in ("new.db", "scripts.db")]
+    assert shapes[0] == shapes[1]
+    assert len(shapes[0]) > 80
 
 
 async def test_postgres_is_migrated_to_the_tables_of_the_code(postgres_database: str) -> None:

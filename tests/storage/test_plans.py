@@ -21,8 +21,8 @@ from innkeeper.storage import migrations, programs, schema
 from innkeeper.storage.statements import Statement
 
 ROWS = 20_000
-_SMALL = {"workers", "audit_head", "admins", "days", "search", "organizations", "CONSTANT"}
-"""Tables of a few rows, one a day at most; the last three are what a search, step by step, has found so far."""
+_SMALL = {"workers", "audit_head", "admins", "days", "search", "organizations", "stretch", "CONSTANT"}
+"""Tables of a few rows, one a day at most; the last four are what a search, step by step, has found so far."""
 
 _UNFINISHED = {
     "runs_unfinished",
@@ -32,6 +32,8 @@ _UNFINISHED = {
     "commands_in_queue",
     "commands_held",
     "admin_tokens",
+    "actions_pending",
+    "actions_that_expire",
 }
 """Indexes of what is under way or waits, or of few, which may be read whole: they are as short as that is."""
 
@@ -52,6 +54,8 @@ _CELLS = {
     "runs.ended_at": "CASE WHEN n > {rows} - 60 THEN NULL ELSE n END",
     "run_id": "'run_' || n",
     "audit_head.id": "n + 1",
+    "actions.status": "CASE WHEN n > {rows} - 20 THEN 'pending' ELSE 'approved' END",
+    "storage_used.organization": "'o_' || n",
     "balances.owner": "'u_' || n",
     "users.owner": "'u_' || n",
     "injections.session_key": "CASE WHEN n % 4 = 1 THEN NULL ELSE 's_' || (n % ({rows} / 10)) END",

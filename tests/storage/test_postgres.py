@@ -36,6 +36,7 @@ from innkeeper.core.changes import (
 )
 from innkeeper.core.claims import Claim
 from innkeeper.core.errors import SetupError, StorageUnavailable
+from innkeeper.core.times import Instant
 from innkeeper.core.usage import CreditRecord
 from innkeeper.storage.postgres.journals import PostgresJournal
 from innkeeper.storage.postgres.stores import PostgresStore
@@ -252,10 +253,10 @@ async def test_what_steers_queues_and_claims_is_neither_lost_nor_made_twice_eith
     work = [await unanswered(accept("q", f"w{n}", background=True)) for n in range(2)]
     taken = await unanswered(TakeQueued("worker-1", now()))
     assert (taken.run.id, taken.run.attempt) == (work[0].run.id, 1)
-    cancelled = await unanswered(RequestCancel(work[1].run.id, ANN.owner, "worker-2"))
+    cancelled = await unanswered(RequestCancel(work[1].run.id, ANN.owner, "worker-2", Instant(1)))
     assert cancelled.fence is not None
     assert await unanswered(end(work[1], (), status="cancelled"), held=cancelled.fence) == Ended(None)
-    assert await unanswered(RequestCancel(running.run.id, ANN.owner, "worker-2")) == Cancelling("worker-1")
+    assert await unanswered(RequestCancel(running.run.id, ANN.owner, "worker-2", Instant(1))) == Cancelling("worker-1")
     assert await unanswered(end(running, "a", seq=4), held=fence(running)) == Ended(None, is_awaited=True)
     (delivery,) = (await store.journal.commit((TakeDeliveries("w", now(), 9),)))[0].deliveries  # type: ignore[union-attr]
     assert await unanswered(SettleDelivery(delivery.id, True, None, now())) == Done()

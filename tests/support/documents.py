@@ -34,6 +34,8 @@ from tests.support.services import free_port
 _FENCE = re.compile(r"^```(\w+)([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _EXAMPLES = frozenset({"python", "console", "sh", "bash", "shell", "yaml"})
 _PORT = "8000"
+# A reader's pytest has none of the plugins that our own tests need; to load them takes longer than an example.
+_PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +215,8 @@ def _environment(folder: Path, port: str) -> dict[str, str]:
         program.write_text(f'#!/bin/sh\nexec "{sys.executable}" {rest}"$@"\n')
         program.chmod(0o755)
     environment = clean_environment(folder / "data", {"API_PORT": port, "INNKEEPER_URL": f"http://127.0.0.1:{port}"})
-    return {**environment, "PATH": f"{programs}{os.pathsep}{environment['PATH']}", "COLUMNS": "100"}
+    path = f"{programs}{os.pathsep}{environment['PATH']}"
+    return {**environment, **_PLUGINS, "PATH": path, "COLUMNS": "100"}
 
 
 def _await(url: str, process: subprocess.Popen[bytes], log: Callable[[], str]) -> None:

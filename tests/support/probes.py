@@ -29,6 +29,8 @@ class Operation:
     path: str
     parameters: Sequence[Json]
     schema: Json | None
+    form: Json | None = None
+    is_binary: bool = False
 
     @property
     def name(self) -> str:
@@ -37,7 +39,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Place:
-    """Where in the requests of an operation a text stands: `where` is path, query, header, body or metadata."""
+    """Where in the requests of an operation a text stands: `where` is path, query, header, body, form or metadata."""
 
     operation: Operation
     where: str
@@ -54,9 +56,13 @@ class Document:
     def operations(self) -> Iterator[Operation]:
         for path, methods in self.told["paths"].items():
             for method, operation in methods.items():
-                content = operation.get("requestBody", {}).get("content", {}).get("application/json")
-                schema = None if content is None else self._resolved(content["schema"])
-                yield Operation(method.upper(), path, operation.get("parameters", ()), schema)
+                content = operation.get("requestBody", {}).get("content", {})
+                schema, form = (
+                    self._resolved(content[kind]["schema"]) if kind in content else None
+                    for kind in ("application/json", "multipart/form-data")
+                )
+                is_binary = "application/octet-stream" in content
+                yield Operation(method.upper(), path, operation.get("parameters", ()), schema, form, is_binary)
 
     def places(self, operation: Operation) -> Iterator[Place]:
         for parameter in operation.parameters:
@@ -70,6 +76,10 @@ class Document:
                     yield Place(operation, "body", name)
             if "metadata" in operation.schema.get("properties", {}):
                 yield from (Place(operation, "metadata", name) for name in _IN_METADATA)
+
+        for name, schema in (operation.form or {}).get("properties", {}).items():
+            if self._takes_text(schema) or self._takes_text(schema.get("items", {})):
+                yield Place(operation, "form", name)
 
     def request(self, operation: Operation, place: Place | None = None, text: str = "", **other: str) -> Json:
         """What a client is told to send; `other` stands in the path's other places."""
@@ -90,7 +100,23 @@ class Document:
                 body[name] = f"'{text}' +" if name in _SOURCES else text
             elif where == "metadata":
                 body["metadata"] = {**body.get("metadata", {}), name: text}
+        elif operation.form is not None:
+            asked |= self._filled(operation.form, name if where == "form" else "", text)
+        elif operation.is_binary:
+            asked["content"] = b"x"
         return asked
+
+    def _filled(self, form: Json, probed: str, text: str) -> Json:
+        """The fields and files of a form; of a file it is the name that is probed."""
+        parts: Json = {}
+        for name, schema in form["properties"].items():
+            if name != probed and name not in form.get("required", ()):
+                continue
+            if schema.get("type") == "array" or schema.get("format") == "binary":
+                parts[name] = (text if name == probed else "x.txt", b"x", "text/plain")
+            else:
+                parts[name] = (None, text if name == probed else self.own.get(name, self._made(schema)))
+        return {"files": parts}
 
     def _body(self, schema: Json) -> Json:
         examples = schema.get("examples")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,11 @@ import httpx2
 from websockets.sync.client import connect
 
 from innkeeper.config import Settings
+from innkeeper.core.actions import Action
+from innkeeper.core.agents import AgentDescription
+from innkeeper.core.context import RunContext
+from innkeeper.core.events import AgentEvent, Paused, ToolCalled
+from innkeeper.core.runs import Turn
 from tests.support.inns import Inn
 from tests.support.tokens import a_token
 
@@ -25,7 +30,7 @@ _ENOUGH = 5
 """Ids of requests, of which each request makes one."""
 _PAGES = (
     "/sessions", "/runs", "/api/sessions", "/api/engines", "/api/observability/logs", "/credits/records",
-    "/credits/usage", "/logs",
+    "/credits/usage", "/logs", "/actions", "/v1/files", "/v1/chat/sessions",
 )  # fmt: skip
 
 
@@ -82,8 +87,12 @@ class Tenant:
             within = f"/api/sessions/{session['id']}"
             paths += [f"/sessions/{session['id']}", f"{within}/events?limit=200", f"{within}/tools"]
             paths += [f"{within}/handlers/commands", f"{within}/handlers/events"]
+            paths += [f"/sessions/{session['id']}/workspace", f"/v1/chat/sessions/{session['id']}"]
         told |= {path: self.learn(http.get(path)) for path in paths}
         paths = [f"/injections/{one}" for one in self.ids.get("injection_id", ())]
+        paths += [f"/v1/responses/{one}" for one in self.ids.get("response_id", ())]
+        for one in self.ids.get("conversation_id", ()):
+            paths += [f"/v1/conversations/{one}", f"/v1/conversations/{one}/items"]
         told |= {path: self.learn(http.get(path)) for path in paths}
         return {path: value for path, value in told.items() if not path.endswith("logs")}
 
@@ -100,6 +109,21 @@ def _leaves(told: Any, name: str = "") -> Iterator[tuple[str, str]]:
         yield name, told
 
 
+class Asking:
+    """The agent `asking`, which waits for people; what it asks about is what it was told."""
+
+    def describe(self) -> AgentDescription:
+        return AgentDescription("asking")
+
+    async def run(self, turn: Turn, context: RunContext) -> AsyncIterator[AgentEvent | str]:
+        if turn.continuation is None:
+            call_id, arguments = f"call_{secrets.token_hex(8)}", json.dumps({"text": turn.prompt})
+            yield ToolCalled("do", call_id, arguments)
+            yield Paused((Action(call_id, "approval", "do", arguments),), turn.prompt)
+        else:
+            yield turn.continuation.state
+
+
 def fill(tenant: Tenant) -> None:
     """Everything that there is to make, with the canary in it; one run stays under way."""
     with tenant.client() as http:
@@ -107,6 +131,9 @@ def fill(tenant: Tenant) -> None:
         _control(tenant, http)
         _engine(tenant, http)
         _under_way(tenant, http)
+        _responses(tenant, http)
+        _files(tenant, http)
+        _paused(tenant, http)
         tenant.everything(http)
     tenant._note("user_id", tenant.user)
     tenant._note("organization_id", tenant.organization)
@@ -178,3 +205,37 @@ def _under_way(tenant: Tenant, http: httpx2.Client) -> None:
     tenant.learn(http.post("/inject", json={"message": tenant.canary, "run_id": tenant.running}))
     waiting = {"message": tenant.canary, "session_id": tenant.room}
     tenant.learn(http.post("/inject", json=waiting))
+
+
+def _responses(tenant: Tenant, http: httpx2.Client) -> None:
+    canary = tenant.canary
+    said = {"type": "message", "role": "user", "content": canary}
+    made = tenant.learn(http.post("/v1/conversations", json={"items": [said], "metadata": {"note": canary}}))
+    tenant._note("conversation_id", made["id"])
+    tenant._note("conversation", made["id"])
+    asked = {"model": "echo", "input": canary, "metadata": {"note": canary}, "conversation": made["id"]}
+    told = tenant.learn(http.post("/v1/responses", json=asked))
+    for name in ("response_id", "previous_response_id"):
+        tenant._note(name, told["id"])
+    for item in tenant.learn(http.get(f"/v1/conversations/{made['id']}/items"))["data"]:
+        tenant._note("item_id", item["id"])
+
+
+def _files(tenant: Tenant, http: httpx2.Client) -> None:
+    canary = tenant.canary
+    upload = (f"{canary}.txt", canary.encode(), "text/plain")
+    made = tenant.learn(http.post("/v1/files", files={"file": upload}, data={"purpose": "user_data"}))
+    tenant._note("file_id", made["id"])
+    talk = {"message": canary, "agent_name": "echo", "session_id": f"files-{secrets.token_hex(8)}"}
+    tenant.learn(http.post("/chat/with-files", data=talk, files={"files": upload}))
+    path = f"notes/{secrets.token_hex(8)}.txt"
+    tenant._note("path", path)
+    tenant.learn(http.put(f"/sessions/{tenant.room}/workspace/{path}", content=canary.encode()))
+
+
+def _paused(tenant: Tenant, http: httpx2.Client) -> None:
+    told = tenant.learn(http.post("/chat", json={"agent_name": "asking", "input": tenant.canary}))
+    assert told["status"] == "requires_action"
+    tenant._note("action_run_id", told["run_id"])
+    tenant._note("action_id", told["actions"][0]["id"])
+    tenant.learn(http.get(f"/runs/{told['run_id']}/actions"))

@@ -124,6 +124,7 @@ def install(app: FastAPI, settings: Settings, agents: AppAgents, *, has_document
             expose_headers=[
                 "x-request-id",
                 "x-response-time",
+                "x-run-cursor",
                 "x-run-id",
                 "x-session-id",
                 "x-injection-id",

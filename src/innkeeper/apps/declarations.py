@@ -6,7 +6,7 @@
     temperature: 0.2
 
 The file's name is the agent's, unless it says `name`. `prompts` are texts by name; the one called `system` serves as
-the instructions where there are none.
+the instructions where there are none. A file that says `program` declares one, see `program_declarations`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
 from innkeeper.apps.imports import add_folder, load_module
+from innkeeper.apps.program_declarations import read_program
 from innkeeper.apps.targets import near
 from innkeeper.core.errors import InnkeeperError, SetupError
 from innkeeper.runtimes.declared import Agent
+from innkeeper.runtimes.programs import Program
 
 
 class Declaration(BaseModel):
@@ -39,14 +41,19 @@ class Declaration(BaseModel):
     max_tokens: StrictInt | None = Field(None, ge=1)
     max_steps: StrictInt = Field(10, ge=1)
     isolated: StrictBool = False
+    requires_approval: list[StrictStr] = Field(default_factory=list)
+    mcp_servers: list[Any] | dict[StrictStr, Any] = Field(default_factory=list)
 
 
-def read_agent(path: Path) -> Agent:
+def read_agent(path: Path) -> Agent | Program:
     """The agent that the file at `path` declares.
 
     Raises: SetupError that names the file, the key and what is wrong with it.
     """
-    said = _checked(path)
+    raw = _read(path)
+    if "program" in raw:
+        return read_program(path, raw)
+    said = _checked(path, raw)
     try:
         return Agent(
             name=said.name or path.stem,
@@ -59,6 +66,8 @@ def read_agent(path: Path) -> Agent:
             max_tokens=said.max_tokens,
             prompts=said.prompts,
             isolated=said.isolated,
+            requires_approval=said.requires_approval,
+            mcp_servers=said.mcp_servers,
         )
     except SetupError:
         raise
@@ -66,7 +75,7 @@ def read_agent(path: Path) -> Agent:
         raise SetupError(f"{path}: {error.message}", param=error.param) from error
 
 
-def _checked(path: Path) -> Declaration:
+def _read(path: Path) -> dict[Any, Any]:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -75,6 +84,10 @@ def _checked(path: Path) -> Declaration:
         raise SetupError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
         raise SetupError(f"{path} declares no agent: it must say at least model: …")
+    return raw
+
+
+def _checked(path: Path, raw: dict[Any, Any]) -> Declaration:
     for key in raw:
         if key not in Declaration.model_fields:
             raise SetupError(f"{path}: unknown key {key!r}.{near(str(key), Declaration.model_fields)}")

@@ -22,7 +22,8 @@ from innkeeper.services.commands import NewCommand
 from innkeeper.services.handlers import Function, Handlers
 from innkeeper.services.handling import current_command
 from innkeeper.services.session_log import NewEvent
-from innkeeper.wiring import Started, kernels
+from innkeeper.wiring import Started
+from innkeeper.wiring.kernels import kernels
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -215,6 +215,13 @@ def mount_users() -> None:
     cli.add_typer(users.app, name="users")
 
 
+def mount_runs() -> None:
+    """Add `innkeeper runs`, likewise."""
+    from innkeeper.cli import runs
+
+    cli.add_typer(runs.app, name="runs")
+
+
 def mount_models() -> None:
     """Add `innkeeper models`, which is kept out of the way of the other commands' start."""
     from innkeeper.cli import models

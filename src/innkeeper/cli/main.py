@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if words == ["--version"]:
         print(f"innkeeper {__version__}")
         return
+    gc.set_threshold(50_000, 20, 50)  # looking again and again through what has been loaded takes a seventh of a start
     from innkeeper.cli.failures import FAILED, INTERRUPTED, tell
     from innkeeper.core.errors import InnkeeperError
 
@@ -35,17 +37,26 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(words: list[str]) -> None:
-    from innkeeper.cli.commands import cli, mount_audit, mount_credits, mount_models, mount_tokens, mount_users
+    from innkeeper.cli.commands import (
+        cli,
+        mount_audit,
+        mount_credits,
+        mount_models,
+        mount_runs,
+        mount_tokens,
+        mount_users,
+    )
 
     if words[:1] == ["serve"]:
         from innkeeper.cli.arguments import gather_modes
         from innkeeper.config import MODES
 
         words = gather_modes(words, MODES)
-    if not words or words[0] in ("audit", "credits", "models", "tokens", "usage", "users", "-h", "--help"):
+    if not words or words[0] in ("audit", "credits", "models", "runs", "tokens", "usage", "users", "-h", "--help"):
         mount_audit()
         mount_credits()
         mount_models()
+        mount_runs()
         mount_tokens()
         mount_users()
     cli(args=words, prog_name="innkeeper")

@@ -10,53 +10,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
+from innkeeper.core.action_changes import ActionChange, ActionOutcome
 from innkeeper.core.administration import AdministrationChange, AdministrationOutcome
 from innkeeper.core.claims import Claim, Claimed
 from innkeeper.core.control_changes import ControlChange, ControlOutcome
 from innkeeper.core.credits import ModelUsage, Terms
 from innkeeper.core.events import EndStatus, FinishReason
+from innkeeper.core.file_changes import FileChange, FileOutcome
 from innkeeper.core.identity import Owner
 from innkeeper.core.injections import InjectedMessage, Injection
 from innkeeper.core.messages import Message
 from innkeeper.core.runs import Plan, Run, RunError, WhenBusy
+from innkeeper.core.segments import Fence as Fence
+from innkeeper.core.segments import Segment as Segment
 from innkeeper.core.session_events import Note
-from innkeeper.core.sessions import Head, Session, StoredMessage
+from innkeeper.core.sessions import Lineage as Lineage
+from innkeeper.core.sessions import Session, StoredMessage
 from innkeeper.core.times import Instant
 from innkeeper.core.transcripts import HistoryMode, Transcript
 from innkeeper.core.usage import CreditRecord, Usage
 from innkeeper.core.webhooks import Delivery
-
-
-@dataclass(frozen=True, slots=True)
-class Fence:
-    """Writes for a run hold only while this worker still owns this epoch of it."""
-
-    run_id: str
-    worker: str
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """Consecutive events of a run as one row: payloads joined by newlines."""
-
-    first_seq: int
-    count: int
-    data: bytes
-
-    @property
-    def last_seq(self) -> int:
-        return self.first_seq + self.count - 1
-
-    def payloads(self) -> list[bytes]:
-        return self.data.split(b"\n")
-
-    def beyond(self, after: int) -> Segment:
-        """The part of it that follows `after`."""
-        if self.first_seq > after:
-            return self
-        kept = self.payloads()[after - self.first_seq + 1 :]
-        return Segment(after + 1, len(kept), b"\n".join(kept))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +94,12 @@ class ReleaseRun:
 
 @dataclass(frozen=True, slots=True)
 class RequestCancel:
-    """Ask for the end of a run, whoever executes it; one in the background that nobody has yet is taken by `worker`."""
+    """Ask for the end of a run, whoever executes it; one that nobody has, queued or paused, is taken by `worker`."""
 
     run_id: str
     owner: Owner
     worker: str
+    now: Instant
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +259,17 @@ class DeleteSession:
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteRun:
+    """Make a run that has ended one that was not to be recorded: no contents, no log. The conversation keeps its turn.
+
+    One that has not ended is a conflict.
+    """
+
+    run_id: str
+    owner: Owner
+
+
+@dataclass(frozen=True, slots=True)
 class AppendMessages:
     """Add messages to a session's head without running anything. The claim keeps the first one's position."""
 
@@ -339,21 +324,15 @@ Change = (
     | CreateSession
     | UpdateSession
     | DeleteSession
+    | DeleteRun
     | AppendMessages
     | TakeDeliveries
     | SettleDelivery
+    | ActionChange
+    | FileChange
     | ControlChange
     | AdministrationChange
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Lineage:
-    """Which messages a history consists of: from each branch, those up to and including a position."""
-
-    session_key: str
-    spans: tuple[tuple[int, int], ...]
-    head: Head
 
 
 @dataclass(frozen=True, slots=True)
@@ -497,6 +476,8 @@ Outcome = (
     | Done
     | Stale
     | Missing
+    | ActionOutcome
+    | FileOutcome
     | ControlOutcome
     | AdministrationOutcome
 )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from decimal import Context, Decimal, InvalidOperation
 from typing import Any, Protocol
 
+from innkeeper.core.actions import Continuation
 from innkeeper.core.credits import MAX_CREDITS
 from innkeeper.core.environments import Belongings
 from innkeeper.core.errors import Invalid
@@ -21,6 +22,7 @@ from innkeeper.core.identity import Owner
 from innkeeper.core.injections import InjectedMessage
 from innkeeper.core.traces import SpanPlace
 from innkeeper.core.usage import CreditRecord, Usage
+from innkeeper.core.workspaces import Workspace
 
 _EXACT = Context(prec=28)
 """As sums are made; what has more digits is rounded."""
@@ -89,7 +91,8 @@ class RunContext:
     """State of one request and its run.
 
     `values` set in `before_request` are there in the agent and in `finalize_request`. The names of the run
-    (`run_id`, `session_id`, …) are `None` until the run has been accepted.
+    (`run_id`, `session_id`, …) are `None` until the run has been accepted. `continuation` is what an agent of plain
+    Python goes on with that had paused its run, and `None` elsewhere.
     """
 
     def __init__(
@@ -105,6 +108,7 @@ class RunContext:
         self.environment = Belongings(variables or {})
         self.run_id: str | None = None
         self.session_id: str | None = None
+        self.session_key: str | None = None
         self.user_id: str | None = None
         self.owner: Owner | None = None
         self.agent_name: str | None = None
@@ -117,6 +121,8 @@ class RunContext:
         self.original_response: Any = None
         self.line: RunLine | None = None
         self.session_tools: Sequence[SessionTool] = ()
+        self.continuation: Continuation | None = None
+        self.workspace = self.agent_workspace = Workspace()
         self._values: dict[str, Any] = {}
         self._records: list[CreditRecord] = []
         self._tokens: Usage | None = None

@@ -10,12 +10,17 @@ InnkeeperError
 │   ├── EngineNotFound      ├── ToolNotFound
 │   ├── HandlerNotFound     ├── TraceNotFound
 │   ├── TokenNotFound       ├── AdminNotFound
-│   ├── BalanceNotFound
+│   ├── BalanceNotFound     ├── ActionNotFound
+│   ├── FileMissing         no such file, or no such version of it
 │   └── RouteNotFound
+├── PreviousRunNotFound     there is nothing to go on after
 ├── NoDefaultAgent          no agent was named and none is the default
 ├── NoAgents                nothing is registered
 ├── MethodNotAllowed
 ├── Unauthorized            no usable credentials
+├── QuotaExceeded           an organization keeps as many bytes of files as it may
+├── PreconditionFailed      the thing is not as the request demands it to be
+├── RangeNotSatisfiable     there is nothing in the part that was asked for
 ├── InsufficientCredits     what is left does not cover what the run may cost
 ├── Forbidden               credentials without the permission
 ├── ForeignHost             the Host header names another server
@@ -94,6 +99,10 @@ class RunNotFound(NotFound):
     """No run has that id."""
 
 
+class PreviousRunNotFound(InnkeeperError):
+    """What the request is to go on after does not exist."""
+
+
 class InjectionNotFound(NotFound):
     """No injection has that id."""
 
@@ -104,6 +113,10 @@ class CommandNotFound(NotFound):
 
 class EventNotFound(NotFound):
     """No event has that id."""
+
+
+class ActionNotFound(NotFound):
+    """The run has asked for no such action."""
 
 
 class EngineNotFound(NotFound):
@@ -132,6 +145,10 @@ class AdminNotFound(NotFound):
 
 class BalanceNotFound(NotFound):
     """Neither that user nor that organization has a balance."""
+
+
+class FileMissing(NotFound):
+    """The file, or the version of it, does not exist, or is not the caller's."""
 
 
 class RouteNotFound(NotFound):
@@ -190,6 +207,18 @@ class RequestTooSlow(InnkeeperError):
 
 class AddressTooLong(InnkeeperError):
     """The path and query are longer than this server accepts."""
+
+
+class QuotaExceeded(InnkeeperError):
+    """The organization keeps as many bytes of files as it may."""
+
+
+class PreconditionFailed(InnkeeperError):
+    """The thing is not as the request demands it to be."""
+
+
+class RangeNotSatisfiable(InnkeeperError):
+    """There is nothing in the part that was asked for; `details` has the size."""
 
 
 class InsufficientCredits(InnkeeperError):

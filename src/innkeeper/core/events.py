@@ -14,6 +14,7 @@ from json.encoder import encode_basestring  # the C scanner: escapes what JSON d
 from math import isfinite
 from typing import Literal, assert_never, cast
 
+from innkeeper.core.actions import Action, ActionKind, Answer, Decision
 from innkeeper.core.usage import Usage
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
@@ -102,6 +103,30 @@ class FinishNoted:
 
 
 @dataclass(frozen=True, slots=True)
+class Paused:
+    """A runtime can go on only when these have been answered, from `state`; it ends after it. It is never logged."""
+
+    actions: tuple[Action, ...]
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class ActionRequired:
+    """The run is paused: its log goes on when all has been answered. `expires_at` is ISO 8601."""
+
+    run_id: str
+    actions: tuple[Action, ...]
+    expires_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class ActionsAnswered:
+    """The run goes on."""
+
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RunFailed:
     code: str
     message: str
@@ -118,9 +143,17 @@ class RunEnded:
 
 
 AgentEvent = (
-    TextDelta | ReasoningDelta | ToolCalled | ToolReturned | StepChanged | MessageInjected | UsageReported | FinishNoted
+    TextDelta
+    | ReasoningDelta
+    | ToolCalled
+    | ToolReturned
+    | StepChanged
+    | MessageInjected
+    | UsageReported
+    | FinishNoted
+    | Paused
 )
-Event = RunStarted | RunResumed | AgentEvent | RunFailed | RunEnded
+Event = RunStarted | RunResumed | AgentEvent | ActionRequired | ActionsAnswered | RunFailed | RunEnded
 
 
 def json_string(text: str) -> bytes:
@@ -235,10 +268,40 @@ def shown_usage(usage: Usage | None) -> dict[str, int] | None:
 
 
 def _arguments(text: str) -> object:
+    """What JSON text says; text that says nothing that JSON could, as it is. Lone surrogates become U+FFFD."""
     try:
-        return json.loads(text) if text else {}
-    except ValueError:
-        return text
+        told: object = json.loads(text, parse_constant=_refused) if text else {}
+        if "\\u" not in text and text.isascii():
+            return told
+        return json.loads(scrubbed(json.dumps(told, ensure_ascii=False)))
+    except (ValueError, RecursionError):
+        return scrubbed(text)
+
+
+def _refused(name: str) -> object:
+    raise ValueError(f"JSON has no {name}")
+
+
+def scrubbed(text: str) -> str:
+    """Text that UTF-8 can carry: lone surrogates become U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def shown_action(action: Action) -> dict[str, object]:
+    """An action as clients see it."""
+    told = {"id": action.id, "kind": action.kind, "name": action.name}
+    return {**told, "arguments": _arguments(action.arguments)}
+
+
+def _shown_answer(answer: Answer) -> dict[str, object]:
+    told: dict[str, object] = {"id": answer.action_id, "decision": answer.decision}
+    if answer.arguments is not None:
+        told["arguments"] = _arguments(answer.arguments)
+    if answer.message is not None:
+        told["message"] = answer.message
+    if answer.value is not None:
+        told["value"] = _arguments(answer.value)
+    return told
 
 
 def _shown(event: Event) -> dict[str, object]:  # one arm an event: long because the union is
@@ -266,6 +329,13 @@ def _shown(event: Event) -> dict[str, object]:  # one arm an event: long because
             return {"type": "usage", **(shown_usage(usage) or {}), "model": usage.model}
         case FinishNoted(reason):
             return {"type": "finish", "finish_reason": reason}
+        case Paused(actions, _):
+            return {"type": "paused", "actions": [shown_action(action) for action in actions]}
+        case ActionRequired(run_id, actions, expires_at):
+            told = {"type": "requires_action", "run_id": run_id, "expires_at": expires_at}
+            return {**told, "actions": [shown_action(action) for action in actions]}
+        case ActionsAnswered(answers):
+            return {"type": "action_answered", "answers": [_shown_answer(answer) for answer in answers]}
         case RunFailed(code, message):
             return {"type": "error", "error": {"code": code, "message": message}}
         case RunEnded(run_id, session_id, status, output, usage, finish_reason):
@@ -334,6 +404,25 @@ def _read_tool_result(raw: Raw) -> ToolReturned:
     )
 
 
+def _read_action(raw: Raw) -> Action:
+    return Action(str(raw["id"]), cast("ActionKind", raw["kind"]), str(raw["name"]), _text_of(raw["arguments"]))
+
+
+def _read_answer(raw: Raw) -> Answer:
+    return Answer(
+        action_id=str(raw["id"]),
+        decision=cast("Decision", raw["decision"]),
+        arguments=None if "arguments" not in raw else _text_of(raw["arguments"]),
+        message=cast("str | None", raw.get("message")),
+        value=None if "value" not in raw else json.dumps(raw["value"]),
+    )
+
+
+def _read_requirement(raw: Raw) -> ActionRequired:
+    actions = cast("list[Raw]", raw["actions"])
+    return ActionRequired(str(raw["run_id"]), tuple(map(_read_action, actions)), str(raw["expires_at"]))
+
+
 def _read_failure(raw: Raw) -> RunFailed:
     error = cast("Mapping[str, str]", raw["error"])
     return RunFailed(error["code"], error["message"])
@@ -360,6 +449,8 @@ _READERS: dict[object, Callable[[Raw], Event]] = {
         str(raw["content"]), str(raw["injection_id"]), bool(raw.get("deferred"))
     ),
     "usage": lambda raw: UsageReported(_usage_of(raw)),
+    "requires_action": _read_requirement,
+    "action_answered": lambda raw: ActionsAnswered(tuple(map(_read_answer, cast("list[Raw]", raw["answers"])))),
     "error": _read_failure,
     "done": _read_end,
 }

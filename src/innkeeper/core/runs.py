@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
+from innkeeper.core.actions import Continuation
 from innkeeper.core.claims import Claim
 from innkeeper.core.events import FinishReason
 from innkeeper.core.identity import Owner
@@ -56,6 +57,9 @@ TRANSITIONS: Mapping[RunStatus, frozenset[RunStatus]] = {
     RunStatus.INTERRUPTED: frozenset(),
 }
 
+UNDER_WAY = frozenset({RunStatus.QUEUED, RunStatus.RUNNING})
+"""Those in which a run comes to something by itself."""
+
 OPEN_STATUSES = tuple(status for status in RunStatus if not status.is_terminal)
 
 
@@ -69,7 +73,7 @@ class Parameters:
     """What a request asks of the model behind an agent. `None` leaves it to the agent's own settings.
 
     `tools`, `tool_choice` and `response_format` are in OpenAI's chat form. `model` is only for agents whose
-    description `accepts_models`.
+    description `accepts_models`. `instructions` are for this run alone: they become no part of the conversation.
     """
 
     temperature: float | None = None
@@ -88,6 +92,7 @@ class Parameters:
     workflow: str | None = None
     variables: Mapping[str, object] | None = None
     model: str | None = None
+    instructions: str | None = None
 
 
 NO_PARAMETERS = Parameters()
@@ -103,7 +108,9 @@ class StartRun:
     `messages` is what the client sent, oldest first; `on_disconnect` and `grace` (seconds) say what happens
     when the last reader leaves; `recorded=False` keeps the conversation only until the run has ended. A run in the
     `background` goes through the queue; `webhook` is told of its end; `claim` is the request's idempotency key.
-    `engine_id` is the engine that is executed; `parent` the span of the client's own trace, if it told one.
+    `engine_id` is the engine that is executed; `parent` the span of the client's own trace, if it told one. `follows`
+    is the run after whose end this one continues the conversation, in a branch where others have; `request` is what the
+    surface needs to know of the request when it tells of the run later.
     """
 
     agent_name: str | None
@@ -124,6 +131,8 @@ class StartRun:
     claim: Claim | None = None
     engine_id: str | None = None
     parent: SpanPlace | None = None
+    follows: str | None = None
+    request: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +141,7 @@ class Plan:
 
     parameters: Parameters = NO_PARAMETERS
     history: HistoryMode = "auto"
+    follows: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +187,7 @@ class Run:
     parent_span: str | None = None
     pricing: Pricing | None = None
     reserved: int | None = None
+    request: Mapping[str, object] | None = None
 
     @property
     def trace_id(self) -> str:
@@ -203,13 +214,15 @@ class Turn:
     """What a runtime is handed: the whole conversation, oldest first, instructions in front, and the wishes.
 
     `stream` tells whether the caller reads along; a runtime may yield deltas either way. Where an earlier attempt
-    was cut off, `resumption` says so, and `messages` ends with what that one had done.
+    was cut off, `resumption` says so, and `messages` ends with what that one had done. Where the run was paused by its
+    runtime and goes on, `continuation` has what it put aside, and the answers.
     """
 
     messages: tuple[Message, ...]
     parameters: Parameters = NO_PARAMETERS
     stream: bool = False
     resumption: Resumption | None = None
+    continuation: Continuation | None = None
 
     @property
     def prompt(self) -> str:

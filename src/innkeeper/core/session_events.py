@@ -19,12 +19,13 @@ Source = Literal["server", "client", "handler"]
 
 RUN_STARTED, RUN_RESUMED, RUN_ENDED = "run_started", "run_resumed", "run_ended"
 STEP, TOOL_CALL, TOOL_RESULT, MESSAGE_INJECTED = "step", "tool_call", "tool_result", "message_injected"
+ACTION_REQUIRED, ACTION_ANSWERED = "requires_action", "action_answered"
 COMMAND_ACCEPTED, COMMAND_ENDED = "command_accepted", "command_ended"
 HANDLER_FAILED = "HandlerFailed"
 SERVER_TYPES = frozenset(
     {
         RUN_STARTED, RUN_RESUMED, RUN_ENDED, STEP, TOOL_CALL, TOOL_RESULT, MESSAGE_INJECTED, COMMAND_ACCEPTED,
-        COMMAND_ENDED, HANDLER_FAILED,
+        COMMAND_ENDED, HANDLER_FAILED, ACTION_REQUIRED, ACTION_ANSWERED,
     }
 )  # fmt: skip
 """Types that the server alone writes: nobody else may publish an event that looks as if it had happened."""
@@ -88,7 +89,14 @@ class EventFilter:
     until: Instant | None = None
 
 
-_NOTED = {"step": STEP, "tool_call": TOOL_CALL, "tool_result": TOOL_RESULT, "message_injected": MESSAGE_INJECTED}
+_NOTED = {
+    "step": STEP,
+    "tool_call": TOOL_CALL,
+    "tool_result": TOOL_RESULT,
+    "message_injected": MESSAGE_INJECTED,
+    "requires_action": ACTION_REQUIRED,
+    "action_answered": ACTION_ANSWERED,
+}
 _MAX_NOTED = 16 * 1024
 
 

@@ -55,3 +55,12 @@ class StoredMessage:
     run_id: str | None
     message: Message
     created_at: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """Which messages a history consists of: from each branch, those up to and including a position."""
+
+    session_key: str
+    spans: tuple[tuple[int, int], ...]
+    head: Head

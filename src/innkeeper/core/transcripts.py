@@ -14,7 +14,8 @@ from typing import Literal
 from innkeeper.core.messages import Message, chain
 from innkeeper.core.sessions import Head
 
-HistoryMode = Literal["auto", "append", "replace"]
+HistoryMode = Literal["auto", "append", "replace", "extend"]
+"""How a transcript joins what is stored. To `extend` is to take nothing of it for known: all of it is new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,8 @@ class Joined:
 def join(transcript: Transcript, mode: HistoryMode, head: Head, known: Mapping[str, Head]) -> Joined:
     """Decide where the turn goes. `known` maps those links of the transcript that are stored to their places."""
     before, new = transcript.before, transcript.new
+    if mode == "extend":
+        return Joined(None, before + new)
     if mode == "append" or (mode == "auto" and not before):
         return Joined(None, before + new if mode == "auto" or not head.position else new)
     if mode == "replace":

@@ -23,6 +23,8 @@ def run_headers(turn: Turn) -> dict[str, str]:
         headers[HEADER] = str(started.run.place)
     if started.is_repeated:
         headers[REPLAYED] = "true"
+    if started.after:
+        headers["x-run-cursor"] = str(started.after)
     if started.injection_id is not None:
         headers["x-injection-id"] = started.injection_id
     return headers
@@ -34,7 +36,10 @@ def _header(text: str) -> str:
 
 def failed(turn: Turn, ending: Ending, request_id: str) -> Response:
     """The answer to a caller that waited for a run which did not complete."""
-    if ending.error is None:
+    if ending.status == "requires_action":
+        problem = CODES["RUN_CONFLICT"]
+        told = facts(problem, "The run waits for a decision: answer it with POST /runs/{id}/resume.")
+    elif ending.error is None:
         problem = CODES["CANCELLED"]
         told = facts(problem, "The run was cancelled.")
     else:

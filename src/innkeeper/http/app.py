@@ -8,8 +8,10 @@ from fastapi import APIRouter
 from starlette.routing import Route, WebSocketRoute
 
 from innkeeper.http import (
+    actions,
     agents,
     chat,
+    chat_files,
     chat_logs,
     credits,
     documents,
@@ -19,31 +21,46 @@ from innkeeper.http import (
     runs,
     sessions,
     tokens,
+    workspaces,
 )
 from innkeeper.http.control import commands, engines, events, handlers, logs, metrics, streams, system, tools, traces
 from innkeeper.http.control import sessions as control_sessions
 from innkeeper.http.deps import House
 from innkeeper.http.dispatching import Dispatcher
+from innkeeper.http.mcp import endpoint as mcp_endpoint
 from innkeeper.http.openai import agents as openai_agents
-from innkeeper.http.openai import completions
+from innkeeper.http.openai import completions, history
+from innkeeper.http.openai import files as openai_files
 from innkeeper.http.platform import admins as platform_admins
 from innkeeper.http.platform import audit as platform_audit
+from innkeeper.http.responses import conversations
+from innkeeper.http.responses import routes as responses
+from innkeeper.http.responses import sockets as response_sockets
 from innkeeper.http.sockets import sockets_are_mounted
 
 assert sockets_are_mounted, "importing http.sockets adds the WebSocket to the chat router"
+assert response_sockets.sockets_are_mounted, "as importing responses.sockets does to the router of responses"
 
 GROUPS: Mapping[str, Sequence[APIRouter]] = {
     "chat": (
         completions.router,
+        responses.router,
+        conversations.router,
         openai_agents.models,
+        history.router,
+        history.field_router,
         chat.router,
         chat.stream_router,
+        chat_files.router,
+        openai_files.router,
         agents.router,
         sessions.router,
         runs.router,
+        actions.router,
         injections.router,
+        mcp_endpoint.router,
     ),
-    "agent": (operations.router,),
+    "agent": (operations.router, workspaces.router),
     "health": (health.router, metrics.scrape_router),
     "logs": (chat_logs.router, logs.router, metrics.router, traces.router),
     "api": (

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Header, Query, Request
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from starlette.responses import Response
 
 from innkeeper.core.errors import (
@@ -33,7 +33,7 @@ from innkeeper.http.problems import facts, invalid, problem_of, problems
 from innkeeper.http.requests import ChatRequest
 from innkeeper.http.routes import needs, request_id_of, surface
 from innkeeper.http.turns import Answer, Stream, Turn, open_turn, wait_for_end
-from innkeeper.http.views import UsageView
+from innkeeper.http.views import ActionView, UsageView, is_absent
 
 router = surface(tags=["Chat"])
 stream_router = surface(tags=["Chat"])
@@ -42,13 +42,16 @@ _PROBLEMS = problems(
     Invalid, IdempotencyMismatch, Unauthorized, Forbidden, NoDefaultAgent, AgentNotFound, RunConflict, PayloadTooLarge,
     UnsupportedMediaType, TooBusy, AgentFailed, NoAgents, ShuttingDown, StorageUnavailable,
 )  # fmt: skip
-_SSE: dict[int | str, dict[str, Any]] = {
+SSE: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {}}, "description": "The events of the run."}
 }
 
 
 class ChatResponse(BaseModel):
-    """The answer to a turn; `usage` is null where the agent reported none."""
+    """The answer to a turn; `usage` is null where the agent reported none.
+
+    A run that waits for people says so in `status`, with what it waits for in `actions`.
+    """
 
     output: str
     agent_name: str
@@ -57,6 +60,8 @@ class ChatResponse(BaseModel):
     trace_id: str = ""
     steps: int = 0
     usage: UsageView | None = None
+    status: Literal["requires_action"] | None = Field(default=None, exclude_if=is_absent)
+    actions: list[ActionView] | None = Field(default=None, exclude_if=is_absent)
 
 
 class Queued(BaseModel):
@@ -72,7 +77,7 @@ class Queued(BaseModel):
 @router.post(
     "/chat",
     response_model=ChatResponse,
-    responses={**_SSE, 202: {"model": Queued, "description": "Accepted in the background."}, **_PROBLEMS},
+    responses={**SSE, 202: {"model": Queued, "description": "Accepted in the background."}, **_PROBLEMS},
     openapi_extra=needs("runs:write"),
 )
 async def chat(body: ChatRequest, request: Request) -> Response:
@@ -85,8 +90,13 @@ async def chat(body: ChatRequest, request: Request) -> Response:
         return _queued(turn)
     if body.stream:
         return stream(turn)
+    return await answer_turn(turn, request)
+
+
+async def answer_turn(turn: Turn, request: Request) -> Response:
+    """Wait for the end of the turn's run, or for its pause, and tell it whole."""
     ending = await wait_for_end(turn, request.receive)
-    if ending.status != "completed":
+    if ending.status not in ("completed", "requires_action"):
         return failed(turn, ending, request_id_of(request.scope))
     run, usage = turn.tail.run, shown_usage(ending.usage)
     told = ChatResponse(
@@ -97,6 +107,8 @@ async def chat(body: ChatRequest, request: Request) -> Response:
         trace_id=run.trace_id,
         steps=ending.steps,
         usage=None if usage is None else UsageView(**usage),
+        status="requires_action" if ending.status == "requires_action" else None,
+        actions=[ActionView.of(one) for one in ending.actions] or None,
     )
     return Answer(turn, told.model_dump_json().encode(), headers=run_headers(turn))
 
@@ -108,13 +120,13 @@ def _queued(turn: Turn) -> Answer:
     return Answer(turn, told.model_dump_json().encode(), 202, run_headers(turn))
 
 
-@router.post("/chat/stream", responses={**_SSE, **_PROBLEMS}, openapi_extra=needs("runs:write"))
+@router.post("/chat/stream", responses={**SSE, **_PROBLEMS}, openapi_extra=needs("runs:write"))
 async def chat_stream(body: ChatRequest, request: Request) -> Response:
     """As `POST /chat` with `stream`."""
     return stream(await open_turn(request, caller_of(request), body.start("/chat/stream", stream=True)))
 
 
-@stream_router.get("/stream", responses={**_SSE, **_PROBLEMS}, openapi_extra=needs("runs:write"))
+@stream_router.get("/stream", responses={**SSE, **_PROBLEMS}, openapi_extra=needs("runs:write"))
 async def stream_get(
     request: Request,
     input: Annotated[str, Query(description="What to say to the agent.")],

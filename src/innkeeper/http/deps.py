@@ -29,6 +29,7 @@ from innkeeper.services.credentials import Credentials
 from innkeeper.services.denials import Denials
 from innkeeper.services.engines import Engines
 from innkeeper.services.figures import Figures
+from innkeeper.services.files import Files
 from innkeeper.services.initializations import Initializations
 from innkeeper.services.injections import Injections
 from innkeeper.services.logs import Logs
@@ -37,6 +38,7 @@ from innkeeper.services.session_tails import SessionTails
 from innkeeper.services.sessions import Sessions
 from innkeeper.services.tokens import Tokens
 from innkeeper.services.traces import Traces
+from innkeeper.services.workspaces import Workspaces
 
 _logger = logging.getLogger(__name__)
 
@@ -76,6 +78,12 @@ class Services(Protocol):
 
     @property
     def session_tails(self) -> SessionTails: ...
+
+    @property
+    def files(self) -> Files: ...
+
+    @property
+    def workspaces(self) -> Workspaces: ...
 
     @property
     def tokens(self) -> Tokens: ...

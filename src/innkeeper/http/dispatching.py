@@ -26,7 +26,7 @@ from innkeeper.http.problems import answer
 from innkeeper.http.routes import SurfaceRoute, request_id_of, stamped
 
 _WORDS = """
-agent agents api atoms chat console credits docs health inject injections kill live logs mcp metrics
+actions agent agents api atoms chat console credits docs health inject injections kill live logs mcp metrics
 openapi.json prompts ready redoc restart runs sessions status stream tokens v1 ws
 """
 KEPT_NAMES = frozenset(_WORDS.split())

@@ -77,7 +77,8 @@ def content_parts(parts: list[dict[str, Any]], where: str) -> list[Part]:
             raise Invalid(
                 f"{at}.type: use text, image_url, input_audio or file (or their input_ forms).", param=f"{at}.type"
             )
-        needed = _PART_FIELDS[kind]
+        is_named = kind == "input_image" and isinstance(part.get("file_id"), str) and not part.get("image_url")
+        needed = None if is_named else _PART_FIELDS[kind]
         if needed is not None and needed not in part:
             raise Invalid(f"{at}.{needed}: Field required", param=f"{at}.{needed}")
         if needed in ("text", "refusal") and not isinstance(part[needed], str):

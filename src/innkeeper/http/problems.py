@@ -37,16 +37,19 @@ PROBLEMS: Mapping[type[BaseException], Problem] = {
     errors.AgentNotFound: Problem(404, "AGENT_NOT_FOUND", "not_found_error"),
     errors.SessionNotFound: Problem(404, "SESSION_NOT_FOUND", "not_found_error"),
     errors.RunNotFound: Problem(404, "RUN_NOT_FOUND", "not_found_error"),
+    errors.PreviousRunNotFound: Problem(400, "previous_response_not_found", "invalid_request_error"),
     errors.InjectionNotFound: Problem(404, "INJECTION_NOT_FOUND", "not_found_error"),
     errors.CommandNotFound: Problem(404, "COMMAND_NOT_FOUND", "not_found_error"),
     errors.EventNotFound: Problem(404, "EVENT_NOT_FOUND", "not_found_error"),
     errors.EngineNotFound: Problem(404, "ENGINE_NOT_FOUND", "not_found_error"),
+    errors.ActionNotFound: Problem(404, "ACTION_NOT_FOUND", "not_found_error"),
     errors.ToolNotFound: Problem(404, "TOOL_NOT_FOUND", "not_found_error"),
     errors.HandlerNotFound: Problem(404, "HANDLER_NOT_FOUND", "not_found_error"),
     errors.TraceNotFound: Problem(404, "TRACE_NOT_FOUND", "not_found_error"),
     errors.TokenNotFound: Problem(404, "TOKEN_NOT_FOUND", "not_found_error"),
     errors.AdminNotFound: Problem(404, "ADMIN_NOT_FOUND", "not_found_error"),
     errors.BalanceNotFound: Problem(404, "BALANCE_NOT_FOUND", "not_found_error"),
+    errors.FileMissing: Problem(404, "FILE_NOT_FOUND", "not_found_error"),
     errors.RouteNotFound: Problem(404, "NOT_FOUND", "not_found_error"),
     errors.MethodNotAllowed: Problem(405, "METHOD_NOT_ALLOWED", "invalid_request_error"),
     errors.NoDefaultAgent: Problem(400, "NO_DEFAULT_AGENT", "invalid_request_error"),
@@ -59,6 +62,9 @@ PROBLEMS: Mapping[type[BaseException], Problem] = {
     errors.HeadersTooLarge: Problem(431, "HEADERS_TOO_LARGE", "invalid_request_error"),
     errors.RequestTooSlow: Problem(408, "REQUEST_TIMEOUT", "invalid_request_error", True),
     errors.AddressTooLong: Problem(414, "URI_TOO_LONG", "invalid_request_error"),
+    errors.QuotaExceeded: Problem(413, "QUOTA_EXCEEDED", "insufficient_quota", False),
+    errors.PreconditionFailed: Problem(412, "PRECONDITION_FAILED", "invalid_request_error", False),
+    errors.RangeNotSatisfiable: Problem(416, "RANGE_NOT_SATISFIABLE", "invalid_request_error"),
     errors.InsufficientCredits: Problem(402, "INSUFFICIENT_CREDITS", "insufficient_quota", False),
     errors.AdminConflict: Problem(409, "ADMIN_CONFLICT", "conflict_error", False),
     errors.LastAdmin: Problem(409, "LAST_ADMIN", "conflict_error", False),
@@ -102,6 +108,7 @@ CODES = {
     **{problem.code: problem for problem in reversed(tuple(PROBLEMS.values()))},
     "INTERRUPTED": Problem(503, "INTERRUPTED", "server_error", False),
     "CANCELLED": Problem(409, "CANCELLED", "conflict_error", False),
+    "ACTION_EXPIRED": Problem(409, "ACTION_EXPIRED", "conflict_error", False),
 }
 
 
@@ -193,6 +200,8 @@ def answer(error: BaseException, request_id: str, *, is_openai: bool = False, sh
         headers = {"retry-after": str(error.retry_after)}
     elif isinstance(error, errors.MethodNotAllowed):
         headers = {"allow": ", ".join(error.allowed)}
+    elif isinstance(error, errors.RangeNotSatisfiable):
+        headers = {"content-range": f"bytes */{error.details['size']}"}
     elif isinstance(error, HTTPException):
         headers = error.headers or {}
     elif not isinstance(error, errors.InnkeeperError) or isinstance(error, errors.SetupError):

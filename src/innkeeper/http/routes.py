@@ -76,7 +76,7 @@ class SurfaceRoute(APIRoute):
     """One route of ours."""
 
     def __init__(self, path: str, endpoint: Handler, **options: Any) -> None:
-        self.is_openai = path.startswith("/v1")
+        self.is_openai = path.startswith(("/v1", "/atoms"))
         told = _documented(options, self.is_openai, takes_body=_takes_body(endpoint))
         super().__init__(path, endpoint, **{**options, "responses": told})
         permission = (self.openapi_extra or {}).get("x-permission")

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from innkeeper.core.errors import Forbidden, Invalid, RunNotFound, StorageUnavailable, Unauthorized
 from innkeeper.core.runs import RunStatus
+from innkeeper.http.actions import run_view
 from innkeeper.http.deps import MAX_CURSOR, CallerDep, HouseDep, Limit, ServicesDep
 from innkeeper.http.frames import DONE, SseEncoder, error_frame, farewell_frame, marker
 from innkeeper.http.problems import facts, problem_of, problems
@@ -51,10 +52,10 @@ async def get_run(
     services: ServicesDep,
     wait: Annotated[float, Query(ge=0, le=60, description="Seconds to wait for its end.")] = 0,
 ) -> RunView:
-    """A run; with `wait`, once it has ended or the time is over."""
+    """A run; with `wait`, once it has ended, waits for people, or the time is over."""
     if wait:
         await services.runs.wait(caller, run_id, wait)
-    return RunView.of(await services.runs.get(caller, run_id), caller)
+    return await run_view(services, caller, run_id)
 
 
 @router.get(

@@ -1,8 +1,9 @@
 """The native WebSocket: any number of turns on one connection, one after the other.
 
 A client's message is a turn in the shape of `POST /chat`; the answer is the run's events, one JSON text a
-message, the last of them `done`. Frames of type `inject` and `cancel` are acted upon at once, between the events
-of the turn that runs. What cannot be understood is answered with an `error` frame, and the connection stays.
+message, the last of them `done`, or `requires_action` where the run waits for people: a frame of type `resume` answers,
+and is a turn that goes on. Frames of type `inject` and `cancel` are acted upon at once, between the events of the turn
+that runs. What cannot be understood is answered with an `error` frame, and the connection stays.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +34,7 @@ from innkeeper.core.errors import (
     Unparsable,
 )
 from innkeeper.core.identity import Caller
+from innkeeper.http.actions import ResumeBody
 from innkeeper.http.bodies import check, parse_json
 from innkeeper.http.chat import stream_router
 from innkeeper.http.denials import deny
@@ -45,6 +47,8 @@ from innkeeper.http.problems import error_facts
 from innkeeper.http.requests import ChatRequest, InjectRequest
 from innkeeper.http.traceparents import parent_of
 from innkeeper.http.turns import Turn
+
+Begin = Callable[[Turn], Awaitable[None]]
 
 _logger = logging.getLogger(__name__)
 
@@ -172,17 +176,12 @@ class Conversation:
         """One turn, from its message to its `done`."""
         turn: Turn | None = None
         try:
-            body = check(ChatRequest, parse_json(text.encode()))
-            if body.background:
-                raise Invalid("A turn on a WebSocket cannot be in the background.", param="background")
+            message = parse_json(text.encode())
+            begin = self._resumption(message) if _resumes(message) else self._start(message)
             await self._know_again()
             services = await self._house.ready()
             turn = Turn(self._house, services, self._websocket, context_for(self._house, self._websocket))
-            start = replace(body.start("/ws/chat", stream=True), parent=parent_of(self._websocket))
-            started = await turn.start(self._caller, start)
-            if started.injection_id is not None:
-                await self._send_injected(started.injection_id, started.run.id)
-            await self._send_events(turn)
+            await begin(turn)
         except WebSocketDisconnect:
             raise
         except Exception as error:  # noqa: BLE001 - hooks and resolvers may raise anything; it is logged there
@@ -191,6 +190,36 @@ class Conversation:
             self._begun.set()
             if turn is not None:
                 await turn.finish()
+
+    def _start(self, message: Any) -> Begin:
+        """Raises: ValidationError, Invalid."""
+        body = check(ChatRequest, message)
+        if body.background:
+            raise Invalid("A turn on a WebSocket cannot be in the background.", param="background")
+        start = replace(body.start("/ws/chat", stream=True), parent=parent_of(self._websocket))
+
+        async def begin(turn: Turn) -> None:
+            started = await turn.start(self._caller, start)
+            if started.injection_id is not None:
+                await self._send_injected(started.injection_id, started.run.id)
+            await self._send_events(turn)
+
+        return begin
+
+    def _resumption(self, message: Mapping[str, Any]) -> Begin:
+        """Raises: ValidationError."""
+        body = check(ResumeFrame, {name: value for name, value in message.items() if name != "type"})
+        resume = body.request(body.run_id, stream=True)
+
+        async def begin(turn: Turn) -> None:
+            started = await turn.resume(self._caller, resume)
+            if started.left:
+                told = {"type": "waiting", "run_id": body.run_id, "left": started.left}
+                await self._websocket.send_text(json.dumps(told))
+            else:
+                await self._send_events(turn)
+
+        return begin
 
     async def _know_again(self) -> None:
         """A token may have been revoked since the connection was made.
@@ -230,7 +259,7 @@ class Conversation:
             elif frame["type"] == "cancel":
                 await self._cancel()
             else:
-                raise Invalid('type: must be "inject" or "cancel"; a turn has none.', param="type")
+                raise Invalid('type: must be "inject", "cancel" or "resume"; a turn has none.', param="type")
         except WebSocketDisconnect:
             raise
         except Exception as error:  # noqa: BLE001 - hooks and resolvers may raise anything; it is logged there
@@ -271,13 +300,24 @@ class Conversation:
         await self._websocket.send_text(error_payload(error_facts(error)).decode())
 
 
+class ResumeFrame(ResumeBody):
+    """The body of `POST /runs/{run_id}/resume`, with the run."""
+
+    run_id: str
+
+
+def _resumes(message: Any) -> bool:
+    return isinstance(message, dict) and message.get("type") == "resume"
+
+
 def _control(text: str) -> Mapping[str, Any] | None:
-    """The frame if it has a type; anything else is a turn, or an error that its turn tells."""
+    """The frame if it has a type of those that are acted upon at once; anything else is a turn, or an error."""
     try:
         frame = parse_json(text.encode())
     except (InnkeeperError, UnicodeEncodeError):
         return None
-    return frame if isinstance(frame, dict) and frame.get("type") is not None else None
+    is_control = isinstance(frame, dict) and frame.get("type") is not None and not _resumes(frame)
+    return frame if is_control else None
 
 
 sockets_are_mounted = True

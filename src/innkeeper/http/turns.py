@@ -28,6 +28,7 @@ from innkeeper.http.environments import context_for
 from innkeeper.http.initializing import asks_for_initialization, initialize_for
 from innkeeper.http.traceparents import parent_of
 from innkeeper.http.vigils import OnEnd
+from innkeeper.services.pauses import ResumeRequest
 from innkeeper.services.readings import ReaderGone, RunReading
 from innkeeper.services.runs import Started
 from innkeeper.services.tails import Ending, Tail
@@ -66,7 +67,7 @@ class Turn:
         """Read the run: from its beginning, or from here on where the request has steered it."""
         tail = self.tail
         if not self.joins_late:
-            return self.services.runs.watch(tail)
+            return self.services.runs.watch(tail, self.started.after if self.started is not None else 0)
         head = max(tail.head, tail.run.last_seq)
         has_ended = tail.ended.done() or tail.run.status.is_terminal
         return self.services.runs.watch(tail, head - 1 if has_ended else head)  # of any run, the end is told
@@ -87,6 +88,20 @@ class Turn:
             if self._house.hooks.before:
                 await self._house.hooks.run_before(self._request)
             self.started = await self.services.runs.start(caller, start, self.context)
+        finally:
+            reset_context(token)
+        return self.started
+
+    async def resume(self, caller: Caller, resume: ResumeRequest) -> Started:
+        """Run the hooks, then let a paused run go on.
+
+        Raises: what a hook rejects with; what `Runs.resume` raises.
+        """
+        token = set_context(self.context)
+        try:
+            if self._house.hooks.before:
+                await self._house.hooks.run_before(self._request)
+            self.started = await self.services.runs.resume(caller, resume, self.context)
         finally:
             reset_context(token)
         return self.started
@@ -161,6 +176,17 @@ async def open_turn(request: HTTPConnection, caller: Caller, start: StartRun) ->
         await initialize_for(house, services, caller, start.agent_name)
     turn = request.scope["innkeeper.turn"] = Turn(house, services, request, context)
     await turn.start(caller, start)
+    return turn
+
+
+async def resume_turn(request: HTTPConnection, caller: Caller, resume: ResumeRequest) -> Turn:
+    """Let a paused run go on for this request."""
+    house = house_of(request)
+    claim = claim_of(request, getattr(request, "_body", b""))
+    context = context_for(house, request)
+    services = await house.ready()
+    turn = request.scope["innkeeper.turn"] = Turn(house, services, request, context)
+    await turn.resume(caller, replace(resume, claim=claim))
     return turn
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from innkeeper.core.events import shown_usage
+from innkeeper.core.actions import Action
+from innkeeper.core.events import shown_action, shown_usage
 from innkeeper.core.identity import Caller, Owner
 from innkeeper.core.runs import Run
 from innkeeper.core.sessions import Session, StoredMessage
@@ -139,6 +140,19 @@ def _session_cells(session: Session, caller: Caller | None) -> dict[str, Any]:
     }
 
 
+class ActionView(BaseModel):
+    """What a run waits for: `kind` is `approval`, of a tool call, or `input`, of what an agent asks its user."""
+
+    id: str
+    kind: str
+    name: str
+    arguments: Any
+
+    @classmethod
+    def of(cls, action: Action) -> ActionView:
+        return ActionView.model_validate(shown_action(action))
+
+
 class RunErrorView(BaseModel):
     code: str
     message: str
@@ -165,9 +179,12 @@ class RunView(TenantView):
     created_at: str
     started_at: str | None
     ended_at: str | None
+    actions: list[ActionView] | None = Field(
+        default=None, exclude_if=is_absent, description="What it waits for, while its status is `requires_action`."
+    )
 
     @classmethod
-    def of(cls, run: Run, caller: Caller | None = None) -> RunView:
+    def of(cls, run: Run, caller: Caller | None = None, actions: list[ActionView] | None = None) -> RunView:
         usage = shown_usage(run.usage)
         return cls(
             id=run.id,
@@ -188,5 +205,6 @@ class RunView(TenantView):
             created_at=isoformat(run.created_at),
             started_at=None if run.started_at is None else isoformat(run.started_at),
             ended_at=None if run.ended_at is None else isoformat(run.ended_at),
+            actions=actions,
             **tenant(run.owner, caller),
         )

@@ -37,6 +37,10 @@ class Runtime(Protocol):
     - `run()` never blocks the event loop: synchronous user code goes to a thread.
     - Concurrent runs of one runtime do not disturb each other.
     - What `context.line.receive()` gives is said to the agent once, in order, between its calls of tools.
+    - `run()` yields `Paused` where it can go on only when people have answered, and ends after it. The call that waits
+      for an approval has been told with `ToolCalled`, and its `ToolReturned` comes after the run has gone on.
+    - A turn with a `continuation` goes on from there, in any process: a call that was approved is made, with the
+      arguments that the answer has or else its own; a denied one has an `error`, which the model reads.
     - Where the description `resumes`, a turn with a `resumption` goes on: what its messages have a result for is not
       done again, and an open call is made again if its tool is idempotent, else told as unknown.
     """

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from innkeeper.core.actions import ActionStatus, StoredAction
 from innkeeper.core.changes import Fence, Lineage, Segment
 from innkeeper.core.commands import Command, Hold
 from innkeeper.core.engines import Engine, EngineStatus
@@ -16,7 +17,7 @@ from innkeeper.core.identity import Caller, Owner
 from innkeeper.core.injections import Injection
 from innkeeper.core.logs import LogFilter, LogPage
 from innkeeper.core.messages import Message
-from innkeeper.core.runs import Run, RunStatus
+from innkeeper.core.runs import Plan, Run, RunStatus
 from innkeeper.core.session_events import EventFilter, SessionEvent
 from innkeeper.core.sessions import Session, StoredMessage
 from innkeeper.core.sources import HandlerDeclaration, HandlerKind, SourceHandler, SourceTool, ToolDeclaration
@@ -43,16 +44,36 @@ class SessionReader(Protocol):
     ) -> tuple[Sequence[Session], bool]:
         """Newest first, those older than the session called `after`; and whether there are more."""
 
+    async def numbered(
+        self, caller: Caller, user_id: str, *, limit: int, offset: int = 0
+    ) -> tuple[Sequence[Session], int]:
+        """The sessions of one end user, newest first, without the first `offset`; and how many there are in all.
+
+        Who sees everybody's is shown one tenant's after another's.
+        """
+
+    async def outputs(self, session: Session) -> Mapping[str, int]:
+        """How many tokens each run of a session put out, where its agent told."""
+
     async def messages(
-        self, session: Session, *, limit: int | None = None, after: int = 0, oldest_first: bool = False
+        self,
+        session: Session,
+        *,
+        limit: int | None = None,
+        after: int = 0,
+        oldest_first: bool = False,
+        before: int | None = None,
     ) -> Sequence[StoredMessage]:
-        """The session's current conversation beyond position `after`, in order.
+        """The session's current conversation beyond position `after` and before position `before`, in order.
 
         With a `limit`, the last so many of it; with `oldest_first`, the first so many.
         """
 
     async def history(self, lineage: Lineage) -> Sequence[Message]:
         """The messages of exactly that lineage, oldest first."""
+
+    async def until(self, caller: Caller, run_id: str) -> Sequence[Message] | None:
+        """The conversation up to the last message of a run of this caller's own; `None` where it has none."""
 
 
 class RunReader(Protocol):
@@ -69,6 +90,9 @@ class RunReader(Protocol):
         status: RunStatus | None = None,
     ) -> tuple[Sequence[Run], bool]:
         """Newest first, those older than the run `after`; and whether there are more."""
+
+    async def plan(self, run_id: str) -> Plan | None:
+        """How the request of a run was worded, where the store keeps it: of those in the background."""
 
     async def segments(self, run_id: str, after: int, limit: int = 64) -> Sequence[Segment]:
         """Up to `limit` segments that hold events beyond `after`, in order; the first may begin before it."""
@@ -93,6 +117,17 @@ class RunReader(Protocol):
 
     async def of_trace(self, caller: Caller, trace_id: str, limit: int) -> Sequence[Run]:
         """This caller's runs of a trace, the first `limit` in order, without what was said in them."""
+
+
+class ActionReader(Protocol):
+    async def of_run(self, run_id: str) -> Sequence[StoredAction]:
+        """Everything that a run has asked people to do, in order."""
+
+    async def page(
+        self, caller: Caller, *, limit: int, after: str | None = None, status: ActionStatus | None = None
+    ) -> tuple[Sequence[StoredAction], bool]:
+        """Those of the newest runs first, of a run in order, whole runs; `after` is a run's id; and whether there are
+        more."""
 
 
 class InjectionReader(Protocol):

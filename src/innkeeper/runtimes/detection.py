@@ -18,7 +18,8 @@ from innkeeper.runtimes.settings import RuntimeSettings
 
 ACCEPTED = (
     "a function (sync or async, returning or yielding), an object with a run(messages) method,"
-    " an innkeeper Agent, a pydantic_ai Agent, an Agent of the OpenAI Agents SDK, or a Runtime"
+    " an innkeeper Agent or Program, a pydantic_ai Agent, an Agent of the OpenAI Agents SDK,"
+    " a compiled graph of LangGraph, a Runnable of LangChain, or a Runtime"
 )
 
 
@@ -65,8 +66,10 @@ def is_agent(value: object) -> bool:
 def _is_of_framework(agent: object) -> bool:
     return (
         _is_a(agent, "innkeeper.runtimes.declared", "Agent")
+        or _is_a(agent, "innkeeper.runtimes.programs", "Program")
         or _is_a(agent, "pydantic_ai", "AbstractAgent", "Agent")
         or (_is_a(agent, "agents", "Agent") and hasattr(agent, "handoffs"))
+        or _is_a(agent, "langgraph", "Pregel")  # other runnables may be parts of something
     )
 
 
@@ -86,6 +89,10 @@ def _of_framework(agent: Any, name: str, settings: RuntimeSettings) -> Runtime |
         from innkeeper.runtimes.declared import DeclaredRuntime
 
         return DeclaredRuntime(agent, name, settings)
+    if _is_a(agent, "innkeeper.runtimes.programs", "Program"):
+        from innkeeper.runtimes.programs_runtime import ProgramRuntime
+
+        return ProgramRuntime(agent, name, settings)
     if _is_a(agent, "pydantic_ai", "AbstractAgent", "Agent"):
         from innkeeper.runtimes.pydantic_ai import PydanticAIRuntime
 
@@ -95,6 +102,20 @@ def _of_framework(agent: Any, name: str, settings: RuntimeSettings) -> Runtime |
         from innkeeper.runtimes.openai_agents import OpenAIAgentsRuntime
 
         return OpenAIAgentsRuntime(agent, name, settings)
+    return _of_langchain(agent, name, settings)
+
+
+def _of_langchain(agent: Any, name: str, settings: RuntimeSettings) -> Runtime | None:
+    if _is_a(agent, "langgraph", "Pregel"):
+        from innkeeper.runtimes.langgraph import LangGraphRuntime
+
+        return LangGraphRuntime(agent, name, settings)
+    if _is_a(agent, "langgraph", "StateGraph"):
+        raise SetupError(f"The graph {name!r} is not compiled. Pass graph.compile().", param="agent")
+    if _is_a(agent, "langchain_core", "Runnable"):
+        from innkeeper.runtimes.langchain import LangChainRuntime
+
+        return LangChainRuntime(agent, name, settings)
     return None
 
 

@@ -40,6 +40,7 @@ class FunctionRuntime:
         return with_pricing(self._description, self._function)
 
     def run(self, turn: Turn, context: RunContext) -> AsyncGenerator[AgentEvent | str, None]:
+        context.continuation = turn.continuation
         return self._call.play(turn, context)
 
 

@@ -52,6 +52,11 @@ class IsolatedRuntime:
     def kind(self) -> str | None:
         return getattr(self._runtime, "kind", None)
 
+    @property
+    def inner(self) -> Runtime:
+        """What it runs elsewhere."""
+        return self._runtime
+
     def prompts(self) -> Prompts | None:
         told = getattr(self._runtime, "prompts", None)
         return told() if callable(told) else None

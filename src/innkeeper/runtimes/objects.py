@@ -45,6 +45,7 @@ class ObjectRuntime:
         return with_pricing(self._description, *self._priced)
 
     def run(self, turn: Turn, context: RunContext) -> AsyncGenerator[AgentEvent | str, None]:
+        context.continuation = turn.continuation
         return (self._streamed if turn.stream else self._plain).play(turn, context)
 
 

@@ -1,16 +1,16 @@
 """The runtime of OpenAI Agents SDK agents: `Runner.run_streamed` in, core events out.
 
 The conversation and a request's wishes are put into the SDK's form by `openai_agents_requests`; the models are
-reached through `openai_agents_models`; `openai_agents_steering` stands before model calls and tools. Traces are
-not sent anywhere. A handoff is told as a tool call and its result. Importing this module imports `agents`, the
-SDK's package.
+reached through `openai_agents_models`; `openai_agents_steering` stands before model calls and tools, and
+`openai_agents_pauses` before those that people must approve. Traces are not sent anywhere. A handoff is told as a tool
+call and its result. Importing this module imports `agents`, the SDK's package.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -51,13 +51,15 @@ from innkeeper.core.runs import Parameters, Turn
 from innkeeper.core.usage import Usage
 from innkeeper.runtimes.functions import pricing_of
 from innkeeper.runtimes.openai_agents_models import Clients, Provider
+from innkeeper.runtimes.openai_agents_pauses import Aside, Placed, edited, heed_marks, pause, restored
 from innkeeper.runtimes.openai_agents_requests import adapted, client_tools, input_items, model_settings
 from innkeeper.runtimes.openai_agents_steering import Intervention, goes_on, repeatable
 from innkeeper.runtimes.openai_agents_tools import beside_own, function_of
 from innkeeper.runtimes.relays import Emit, relayed
-from innkeeper.runtimes.resumptions import Remainder, remainder_of
+from innkeeper.runtimes.resumptions import Remainder, continued, remainder_of
 from innkeeper.runtimes.settings import RuntimeSettings
 from innkeeper.runtimes.steering import Steering
+from innkeeper.runtimes.threads import Threads
 
 _TEXT = ("response.output_text.delta", "response.refusal.delta")
 _REASONING = ("response.reasoning_text.delta", "response.reasoning_summary_text.delta")
@@ -72,8 +74,10 @@ class OpenAIAgentsRuntime:
         self._agent = agent
         self._name = name
         self._settings = settings
+        self._threads = Threads(settings.max_threads, name)
         self._max_turns = max_turns
         self._clients = Clients(settings)
+        heed_marks(agent)
 
     def describe(self) -> AgentDescription:
         model = self._agent.model
@@ -96,7 +100,7 @@ class OpenAIAgentsRuntime:
         return Prompts(told if isinstance(told, str) else None)
 
     def run(self, turn: Turn, context: RunContext) -> AsyncIterator[AgentEvent]:
-        return relayed(partial(self._produce, turn, context), context)
+        return relayed(partial(self._produce, turn, context), context, self._threads)
 
     async def close(self) -> None:
         """Close the model's connections of the running event loop."""
@@ -107,27 +111,37 @@ class OpenAIAgentsRuntime:
             await self._perform(turn, context, emit, provider)
 
     async def _perform(self, turn: Turn, context: RunContext, emit: Emit, provider: Provider | None) -> None:
-        rest = remainder_of(turn, frozenset(repeatable(self._agent)))
-        if rest.steps >= self._max_turns:
+        paused = turn.continuation if turn.resumption is None else None  # else messages tell more than was put aside
+        aside = await asyncio.to_thread(restored, paused) if paused else None
+        rest = continued(turn, aside.step) if aside else remainder_of(turn, frozenset(repeatable(self._agent)))
+        if not aside and rest.steps >= self._max_turns:
             raise AgentFailed(self._out_of_steps)
         tools = client_tools(self._agent, rest.parameters)
         of_session = await beside_own(self._agent, self._name, context, tools)
-        narrator = _Narrator(emit, frozenset(tool.name for tool in tools), rest.steps)
+        narrator = _Narrator(emit, frozenset(tool.name for tool in tools), rest.steps, aside)
         intervention = Intervention(Steering(context, emit), narrator.end_step)
         config = self._config(rest.parameters, provider, narrator, intervention)
         for event in rest.told():
             await emit(event)
         again = await self._call_again(rest, narrator, intervention, context, config) if rest.again else ()
+        agent = adapted(self._agent, rest.parameters, tools, [function_of(one, narrator) for one in of_session])
+        said: Any = input_items((*rest.messages, *again))
+        if aside:
+            intervention.restore(aside.placed)
+            agent = edited(agent, aside.edits)
+            decided = await aside.decided(agent, context)
+            narrator.reopen(decided.calls, decided.denied)
+            said = decided.state
         result = intervention.result = Runner.run_streamed(
-            adapted(self._agent, rest.parameters, tools, [function_of(one, narrator) for one in of_session]),
-            input_items((*rest.messages, *again)),  # type: ignore[arg-type]  # items are plain dicts of that shape
+            agent,
+            said,
             context=context,
-            max_turns=self._max_turns - rest.steps,
+            max_turns=self._max_turns - rest.steps,  # of a run that goes on, the SDK knows it
             hooks=intervention,
             run_config=config,
         )
         try:
-            await self._tell(narrator, result, provider)
+            await self._tell(narrator, result, provider, intervention)
         finally:
             await _stop(result)
 
@@ -161,7 +175,9 @@ class OpenAIAgentsRuntime:
         await narrator.end_step()
         return [Message("tool", text, tool_call_id=use.id) for use, text in zip(rest.again, told, strict=True)]
 
-    async def _tell(self, narrator: _Narrator, result: RunResultStreaming, provider: Provider | None) -> None:
+    async def _tell(
+        self, narrator: _Narrator, result: RunResultStreaming, provider: Provider | None, intervention: Intervention
+    ) -> None:
         try:
             await narrator.tell(result)
         except MaxTurnsExceeded as error:
@@ -172,7 +188,10 @@ class OpenAIAgentsRuntime:
             # A model that was cut off before its first word has nothing else to complain about.
             if provider is None or provider.finish is None:
                 raise
-        await narrator.end(result, provider.finish if provider else None)
+        if result.interruptions:
+            await narrator.pause(result, intervention.placed)
+        else:
+            await narrator.end(result, provider.finish if provider else None)
 
     @property
     def _out_of_steps(self) -> str:
@@ -201,13 +220,13 @@ async def _stop(result: RunResultStreaming) -> None:
 class _Narrator:
     """Tells one run as core events."""
 
-    def __init__(self, emit: Emit, client_tools: frozenset[str], step: int) -> None:
+    def __init__(self, emit: Emit, client_tools: frozenset[str], step: int, aside: Aside | None) -> None:
         self._emit = emit
         self._client_tools = client_tools
         self._step = step
         self._is_in_step = False
         self._has_text = False
-        self._client_calls: list[ToolCalled] = []
+        self._client_calls: list[ToolCalled] = list(aside.clients) if aside else []
         self._open_calls: dict[str, tuple[str, float]] = {}
         self._failed_calls: set[str] = set()
         self._values: dict[str, object] = {}
@@ -224,10 +243,11 @@ class _Narrator:
         """A tool of the session has failed, and its model is told of it."""
         self._failed_calls.add(call_id)
 
-    def reopen(self, calls: Iterable[ToolUse]) -> None:
-        """These calls of the last step were told, and are made again."""
+    def reopen(self, calls: Iterable[ToolUse], denied: Iterable[str] = ()) -> None:
+        """These calls of the last step were told, and are made now; but for those that were denied."""
         self._is_in_step = True
         self._open_calls = {use.id: (use.name, time.perf_counter()) for use in calls}
+        self._failed_calls.update(denied)
 
     async def tell(self, result: RunResultStreaming) -> None:
         async with self.failures_told():
@@ -246,6 +266,10 @@ class _Narrator:
             for call_id, (name, _) in self._open_calls.items():
                 await self._emit(ToolReturned(name, call_id, error=f"The tool raised {type(error).__name__}."))
             raise
+
+    async def pause(self, result: RunResultStreaming, placed: Sequence[Placed]) -> None:
+        """The step waits for people, and what has not been told of it waits as well."""
+        await self._emit(await asyncio.to_thread(pause, result, self._step, self._client_calls, placed))
 
     async def end(self, result: RunResultStreaming, reason: Any) -> None:
         """Close the last step, and give an output that no model wrote, such as a tool's result."""
@@ -297,6 +321,8 @@ class _Narrator:
         called = ToolCalled(call.name, call.call_id, call.arguments or "{}", call.name in self._client_tools)
         if called.is_client_side:
             self._client_calls.append(called)
+            return
+        if call.call_id in self._open_calls:
             return
         await self._emit(called)
         self._open_calls[call.call_id] = (call.name, time.perf_counter())

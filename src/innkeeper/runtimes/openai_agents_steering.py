@@ -6,7 +6,7 @@ put in at its place again. Runs that tools start for agents of their own inherit
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,14 @@ class Intervention(RunHooks[Any]):
         self._end_step = end_step
         self._placed: list[_Placed] = []
         self.result: RunResultStreaming | None = None
+
+    @property
+    def placed(self) -> list[tuple[Any, tuple[dict[str, str], ...]]]:
+        """What was injected so far, each after its item, to be put aside."""
+        return [(one.after, one.items) for one in self._placed]
+
+    def restore(self, placed: Iterable[tuple[Any, tuple[dict[str, str], ...]]]) -> None:
+        self._placed = [_Placed(after, items) for after, items in placed]
 
     async def add_injected(self, data: CallModelData[Any]) -> ModelInputData:
         """The input of a model call with what has been injected before it; a filter of the SDK."""
@@ -97,8 +105,11 @@ class Intervention(RunHooks[Any]):
 
 
 def repeatable(agent: Agent[Any]) -> dict[str, FunctionTool]:
-    """The agent's tools that `@tool(idempotent=True)` marks: above or below the SDK's own decorator."""
-    tools = [tool for tool in agent.tools if isinstance(tool, FunctionTool)]
+    """The agent's tools that `@tool(idempotent=True)` marks: above or below the SDK's own decorator.
+
+    A call that somebody must approve is never made again: the log does not tell what was decided of it.
+    """
+    tools = [tool for tool in agent.tools if isinstance(tool, FunctionTool) and tool.needs_approval is False]
     return {tool.name: tool for tool in tools if is_idempotent(tool) or is_idempotent(_function_of(tool))}
 
 

@@ -1,15 +1,18 @@
 """The runtime of Pydantic AI agents: `agent.iter` in, core events out.
 
 The conversation is put into Pydantic AI's form by `pydantic_ai_messages`, a request's wishes by
-`pydantic_ai_requests`; `pydantic_ai_tools` stands around tools. What was injected joins the next request, after
-the results of tools. An agent whose output is text streams it; any other output is yielded at the end, as JSON.
+`pydantic_ai_requests`; `pydantic_ai_tools` stands around tools, and `pydantic_ai_pauses` before those that people must
+approve. What was injected joins the next request, after the results of tools. An agent whose output is text streams it;
+any other output is yielded at the end, as JSON.
 Importing this module imports `pydantic_ai`: it is imported when an agent of it is served or first run.
 """
 
 from __future__ import annotations
 
+import asyncio
+import copy
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -25,7 +28,6 @@ from pydantic_ai.messages import (
     AgentStreamEvent,
     FunctionToolCallEvent,
     FunctionToolResultEvent,
-    ModelResponse,
     PartDeltaEvent,
     PartStartEvent,
     TextPart,
@@ -36,14 +38,14 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.models import Model
 from pydantic_ai.output import ToolOutput
-from pydantic_ai.tools import DeferredToolRequests, ToolDefinition
+from pydantic_ai.tools import DeferredToolRequests, Tool, ToolDefinition
 from pydantic_ai.toolsets import FunctionToolset
 from pydantic_ai.usage import RunUsage, UsageLimits
 from pydantic_core import to_json, to_jsonable_python
 
 from innkeeper.core.agents import AgentDescription, Prompts
 from innkeeper.core.context import RunContext, SessionTool
-from innkeeper.core.errors import AgentFailed
+from innkeeper.core.errors import AgentFailed, SetupError
 from innkeeper.core.events import (
     AgentEvent,
     FinishNoted,
@@ -59,13 +61,15 @@ from innkeeper.core.usage import Usage
 from innkeeper.runtimes.functions import pricing_of
 from innkeeper.runtimes.models import Models
 from innkeeper.runtimes.pydantic_ai_messages import converse
+from innkeeper.runtimes.pydantic_ai_pauses import Approvals, Aside, pause, restored, rule_of
 from innkeeper.runtimes.pydantic_ai_requests import client_tools, client_toolset, model_settings, wishes
 from innkeeper.runtimes.pydantic_ai_tools import SessionTools, ToolSteering, may_repeat
 from innkeeper.runtimes.relays import Emit, relayed
-from innkeeper.runtimes.resumptions import Remainder, remainder_of
+from innkeeper.runtimes.resumptions import Remainder, continued, remainder_of
 from innkeeper.runtimes.session_tools import beside
 from innkeeper.runtimes.settings import RuntimeSettings
 from innkeeper.runtimes.steering import Steering
+from innkeeper.runtimes.tools import Rule
 
 _OUTPUT_TOOL = "final_result"  # how Pydantic AI begins the names of tools that take an output
 
@@ -73,7 +77,10 @@ pydantic_ai.BANNER_ENABLED = False  # the terminal of a server is not the librar
 
 
 class PydanticAIRuntime:
-    """Runs a `pydantic_ai.Agent`. `max_steps` bounds its model calls; `None` leaves that to Pydantic AI."""
+    """Runs a `pydantic_ai.Agent`. `max_steps` bounds its model calls; `None` leaves that to Pydantic AI.
+
+    `approvals` names tools whose calls require approval, beside those that are marked.
+    """
 
     kind = "pydantic-ai"
 
@@ -84,11 +91,13 @@ class PydanticAIRuntime:
         settings: RuntimeSettings,
         *,
         max_steps: int | None = None,
+        approvals: Collection[str] = (),
     ) -> None:
         self._agent = agent
         self._name = name
         self._settings = settings
         self._max_steps = max_steps
+        self._approvals = tuple(approvals)
         self._models = Models(settings)
 
     def describe(self) -> AgentDescription:
@@ -118,16 +127,32 @@ class PydanticAIRuntime:
     def run(self, turn: Turn, context: RunContext) -> AsyncIterator[AgentEvent]:
         return relayed(partial(self._produce, turn, context), context)
 
+    def with_model(self, model: Model) -> PydanticAIRuntime:
+        """The same agent with another model.
+
+        Raises: SetupError for an agent that is wrapped in another, which has the model.
+        """
+        agent = copy.copy(self._agent)
+        if not isinstance(agent, Agent):
+            kind = type(agent).__qualname__
+            raise SetupError(f"The agent {self._name!r} is a {kind}, whose model cannot be replaced.")
+        agent.model = model
+        return PydanticAIRuntime(
+            agent, self._name, self._settings, max_steps=self._max_steps, approvals=self._approvals
+        )
+
     async def close(self) -> None:
         """Close the model's connections of the running event loop."""
         await self._models.close()
 
     async def _produce(self, turn: Turn, context: RunContext, emit: Emit) -> None:
         tools = self._client_tools(turn)
-        rest = remainder_of(turn, self._idempotent_tools)
+        paused = turn.continuation if turn.resumption is None else None  # else messages tell more than was put aside
+        aside = await asyncio.to_thread(restored, paused) if paused else None
+        rest = continued(turn, aside.step) if aside else remainder_of(turn, self._idempotent_tools)
         said = converse(rest.messages, calls_again=bool(rest.again))
         steering = Steering(context, emit)
-        narrator = _Narrator(emit, steering, rest, self._streams_text, self._max_steps)
+        narrator = _Narrator(emit, steering, rest, self._streams_text, self._max_steps, aside)
         for event in rest.told():
             await emit(event)
         with Agent.using_thread_executor(self._threads):
@@ -135,9 +160,10 @@ class PydanticAIRuntime:
                 async with (
                     self._model(rest.parameters.model, context) as model,
                     self._agent.iter(
-                        said.prompt,
-                        output_type=[*self._outputs, DeferredToolRequests] if tools else None,
-                        message_history=said.history,
+                        None if aside else said.prompt,
+                        output_type=[*self._outputs, DeferredToolRequests] if tools or self._may_wait else None,
+                        message_history=aside.messages if aside else said.history,
+                        deferred_tool_results=aside.results(paused) if aside and paused else None,
                         model=model,
                         instructions=list(said.instructions) or None,
                         deps=context if self._agent.deps_type is RunContext else None,
@@ -150,6 +176,7 @@ class PydanticAIRuntime:
                             ReinjectSystemPrompt(),
                             wishes(rest.parameters, tools),
                             ToolSteering(steering),
+                            Approvals(self._rules),
                             SessionTools(self._beside_outputs(context), self._name),
                         ],
                     ) as run,
@@ -190,14 +217,30 @@ class PydanticAIRuntime:
         return [output for output in listed if output is not DeferredToolRequests]
 
     @property
-    def _own_tools(self) -> tuple[str, ...]:
+    def _functions(self) -> dict[str, Tool[Any]]:
         toolsets = [toolset for toolset in self._agent.toolsets if isinstance(toolset, FunctionToolset)]
-        return tuple(name for toolset in toolsets for name in toolset.tools)
+        return {name: tool for toolset in toolsets for name, tool in toolset.tools.items()}
+
+    @property
+    def _may_wait(self) -> bool:
+        """Whether a call may wait for people; it costs a run of structured output about a millisecond."""
+        has_tools = any(not isinstance(one, FunctionToolset) or one.tools for one in self._agent.toolsets)
+        return has_tools and not self._validates_output
+
+    @property
+    def _own_tools(self) -> tuple[str, ...]:
+        return tuple(self._functions)
+
+    @property
+    def _rules(self) -> Mapping[str, Rule]:
+        marked = {name: rule for name, tool in self._functions.items() if (rule := rule_of(tool))}
+        return {**marked, **dict.fromkeys(self._approvals, True)}
 
     @property
     def _idempotent_tools(self) -> frozenset[str]:
-        toolsets = [toolset for toolset in self._agent.toolsets if isinstance(toolset, FunctionToolset)]
-        return frozenset(name for toolset in toolsets for name, tool in toolset.tools.items() if may_repeat(tool))
+        # A call that somebody must approve is never made again: the log does not tell what was decided of it.
+        repeatable = frozenset(name for name, tool in self._functions.items() if may_repeat(tool))
+        return repeatable - self._rules.keys()
 
     @property
     def _validates_output(self) -> bool:
@@ -218,16 +261,26 @@ class _Narrator:
     """Tells one run as core events."""
 
     def __init__(
-        self, emit: Emit, steering: Steering, rest: Remainder, streams_text: bool, max_steps: int | None
+        self,
+        emit: Emit,
+        steering: Steering,
+        rest: Remainder,
+        streams_text: bool,
+        max_steps: int | None,
+        aside: Aside | None,
     ) -> None:
         self._emit = emit
         self._steering = steering
         self._streams_text = streams_text
         self._max_steps = max_steps
         self._step = rest.steps
-        self._told_before = {use.id for use in rest.again}
-        self._response: ModelResponse | None = None
+        self._told_before = aside.told() if aside else {use.id for use in rest.again}
+        self._asked = aside.calls if aside else {use.id: use.id for use in rest.again}
+        self._aside = aside
+        self._response = aside.response if aside else None
+        self._is_counted = aside is not None
         self._open_calls: dict[str, tuple[str, float]] = {}
+        self._clients_calls = aside.clients_calls() if aside else {}
 
     async def tell(self, run: AgentRun[Any, Any]) -> None:
         async for node in run:
@@ -235,8 +288,18 @@ class _Narrator:
                 await self._tell_request(node, run)
             elif isinstance(node, CallToolsNode):
                 await self._tell_tools(node, run)
-        if run.result is not None:
-            await self._tell_output(run.result.output)
+                if self._aside and self._aside.clients and not self._open_calls:
+                    break  # no model is told what its client has yet to answer
+        output = run.result.output if run.result is not None else None
+        if isinstance(output, DeferredToolRequests) and self._open_calls:
+            # In a thread: a history may be long, and its first encoding builds much.
+            clients = self._clients_calls.keys()
+            paused = await asyncio.to_thread(pause, output, run.all_messages(), self._step, clients, self._asked)
+            await self._emit(paused)
+        elif self._clients_calls:
+            await self._emit(FinishNoted("tool_calls"))
+        elif run.result is not None:
+            await self._tell_output(output)
 
     async def _tell_request(self, node: ModelRequestNode[Any, Any], run: AgentRun[Any, Any]) -> None:
         if self._max_steps is not None and self._step >= self._max_steps:
@@ -263,7 +326,8 @@ class _Narrator:
 
     async def _tell_tools(self, node: CallToolsNode[Any, Any], run: AgentRun[Any, Any]) -> None:
         self._response = response = node.model_response
-        if response.usage.has_values():
+        is_counted, self._is_counted = self._is_counted, False
+        if response.usage.has_values() and not is_counted:
             spent = Usage(response.usage.input_tokens, response.usage.output_tokens, response.model_name)
             await self._emit(UsageReported(spent))
         try:
@@ -277,22 +341,28 @@ class _Narrator:
             for call_id, (name, _) in self._open_calls.items():
                 await self._emit(ToolReturned(name, call_id, error=f"The tool raised {type(error).__name__}."))
             raise
+        if self._open_calls:
+            return  # they wait for people, and their step with them
+        for call in self._clients_calls.values():  # last, because nothing may follow a call that is the client's
+            await self._emit(call)
         await self._emit(StepChanged(self._step, "completed"))
 
     async def _tell_tool(self, event: AgentStreamEvent, run: AgentRun[Any, Any]) -> None:
         match event:
             case FunctionToolCallEvent(part=call):
                 known = run.ctx.deps.tool_manager.get_tool_def(call.tool_name)
-                is_deferred = known is not None and known.kind in ("external", "unapproved")
-                is_clients = is_deferred and event.args_valid is True
                 arguments = call.args if isinstance(call.args, str) else call.args_as_json_str()
+                if known is not None and known.kind == "external" and event.args_valid is True:
+                    called = ToolCalled(call.tool_name, call.tool_call_id, arguments, True)
+                    self._clients_calls[call.tool_call_id] = called
+                if call.tool_call_id in self._clients_calls:
+                    return
                 if call.tool_call_id in self._told_before:
                     self._told_before.discard(call.tool_call_id)
                 else:
-                    await self._emit(ToolCalled(call.tool_name, call.tool_call_id, arguments, is_clients))
-                if not is_clients:
-                    self._open_calls[call.tool_call_id] = (call.tool_name, time.perf_counter())
-            case FunctionToolResultEvent(part=part):
+                    await self._emit(ToolCalled(call.tool_name, call.tool_call_id, arguments))
+                self._open_calls[call.tool_call_id] = (call.tool_name, time.perf_counter())
+            case FunctionToolResultEvent(part=part) if part.tool_call_id not in self._clients_calls:
                 name, began = self._open_calls.pop(part.tool_call_id, (part.tool_name, time.perf_counter()))
                 elapsed = round((time.perf_counter() - began) * 1000, 3)
                 if part.outcome == "success":
@@ -304,12 +374,6 @@ class _Narrator:
                 await self._emit(returned)
 
     async def _tell_output(self, output: object) -> None:
-        if isinstance(output, DeferredToolRequests):
-            # A tool that deferred its call only when it ran was told as the server's, and stays unanswered.
-            for call_id, (name, _) in self._open_calls.items():
-                await self._emit(ToolReturned(name, call_id, error="The call waits for an answer from outside."))
-            await self._emit(FinishNoted("tool_calls"))
-            return
         if not self._streams_text:
             text = output if isinstance(output, str) else to_json(output, fallback=str).decode()
             await self._emit(TextDelta(text))

@@ -15,7 +15,7 @@ from typing import Protocol
 from innkeeper.core.context import RunContext, set_context, set_wait
 from innkeeper.core.errors import AgentFailed
 from innkeeper.core.events import AgentEvent
-from innkeeper.runtimes.threads import waiting
+from innkeeper.runtimes.threads import Threads, waiting
 
 
 class Emit(Protocol):
@@ -83,11 +83,18 @@ def inside(context: RunContext) -> contextvars.Context:
     return copied
 
 
-async def relayed(produce: Callable[[Emit], Awaitable[None]], context: RunContext) -> AsyncIterator[AgentEvent]:
-    """The events that `produce` emits; it runs inside `context`, and is cancelled when its reader leaves."""
+async def relayed(
+    produce: Callable[[Emit], Awaitable[None]], context: RunContext, threads: Threads | None = None
+) -> AsyncIterator[AgentEvent]:
+    """The events that `produce` emits; it runs inside `context`, and is cancelled when its reader leaves.
+
+    What it has asyncio call in a thread is called in one of `threads`.
+    """
     channel = _Channel()
 
     async def produced() -> None:
+        if threads is not None:
+            threads.lend()
         set_wait(waiting(channel.caught_up))  # the framework calls sync tools in threads
         try:
             await produce(channel)

@@ -20,6 +20,7 @@ from innkeeper.core.events import (
     AgentEvent,
     FinishNoted,
     MessageInjected,
+    Paused,
     ReasoningDelta,
     StepChanged,
     TextDelta,
@@ -42,6 +43,7 @@ _EVENTS = (
     MessageInjected,
     UsageReported,
     FinishNoted,
+    Paused,
 )
 _PLAIN = frozenset({str, dict, list, tuple, bytes, int, float, bool, type(None), *_EVENTS})
 _OUTPUTS = ("final_output", "output", "content")

@@ -52,6 +52,11 @@ def remainder_of(turn: Turn, idempotent: frozenset[str]) -> Remainder:
     )
 
 
+def continued(turn: Turn, steps: int) -> Remainder:
+    """What is left of a turn that was paused in its step `steps`: what it had made of its messages was put aside."""
+    return Remainder(turn.messages, _unforced(turn.parameters), steps)
+
+
 def _reopened(
     messages: tuple[Message, ...], again: frozenset[ToolUse], unknown: frozenset[ToolUse]
 ) -> tuple[Message, ...]:
@@ -76,5 +81,8 @@ def _still_asked(turn: Turn) -> Parameters:
     """A tool that is demanded is demanded of the first model call, which has been made where something follows it."""
     if turn.messages and turn.messages[-1].role == "user":
         return turn.parameters
-    choice = turn.parameters.tool_choice
-    return turn.parameters if choice in (None, "none", "auto") else replace(turn.parameters, tool_choice=None)
+    return _unforced(turn.parameters)
+
+
+def _unforced(parameters: Parameters) -> Parameters:
+    return parameters if parameters.tool_choice in (None, "none", "auto") else replace(parameters, tool_choice=None)

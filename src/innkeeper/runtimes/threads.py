@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextvars import copy_context
-from typing import TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextvars import ContextVar, copy_context
+from typing import Any, TypeVar
+from weakref import WeakSet
 
 from innkeeper.core.context import Ask, Wait, set_wait
 from innkeeper.core.errors import AgentFailed
@@ -27,6 +28,14 @@ class Threads:
 
     def __init__(self, limit: int, name: str) -> None:
         self._pool = ThreadPoolExecutor(max(1, limit), thread_name_prefix=f"innkeeper-{name}")
+
+    def lend(self) -> None:
+        """Have the running task, and those that it starts, find these where they ask asyncio for its own threads."""
+        loop = asyncio.get_running_loop()
+        if loop not in _lenders:
+            loop.set_default_executor(_Lent(getattr(loop, "_default_executor", None)))
+            _lenders.add(loop)
+        _own.set(self._pool)
 
     async def call(self, function: Callable[[], T]) -> T:
         """The result of `function`, called in a thread."""
@@ -49,6 +58,30 @@ class Threads:
             channel.close()
             if job.cancel():
                 _close(iterator)
+
+
+_own: ContextVar[ThreadPoolExecutor | None] = ContextVar("_own", default=None)
+_lenders: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+
+
+class _Lent(ThreadPoolExecutor):
+    """An event loop's own threads, in whose place a run's tasks find those of their agent: frameworks that call what is
+    synchronous ask nobody else, and the loop needs its few for names of hosts and for files.
+    """
+
+    def __init__(self, before: ThreadPoolExecutor | None) -> None:
+        super().__init__(thread_name_prefix="asyncio")
+        self._before = before
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        if (pool := _own.get() or self._before) is not None:
+            return pool.submit(fn, *args, **kwargs)
+        return super().submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        if self._before is not None:
+            self._before.shutdown(wait, cancel_futures=cancel_futures)
+        super().shutdown(wait, cancel_futures=cancel_futures)
 
 
 def waiting(told: Callable[[], Awaitable[None]] | None = None) -> Wait:

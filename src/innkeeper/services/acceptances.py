@@ -105,7 +105,7 @@ class Acceptances:
             user_id,
             agent.describe(),
             start.parameters,
-            may_be_anothers=start.session_id is not None and start.user_id is None,
+            may_be_anothers=(start.session_id or start.follows) is not None and start.user_id is None,
         )
         change = self._change(caller, start, agent, user_id, terms)
         if only_joins:
@@ -171,6 +171,8 @@ class Acceptances:
             started_at=now,
             own_trace_id=None if start.parent is None else start.parent.trace_id,
             parent_span=None if start.parent is None else start.parent.span_id,
+            request=start.request,
+            pricing=None if terms is None else terms.pricing,
         )
         return AcceptRun(
             run=run,
@@ -184,12 +186,19 @@ class Acceptances:
             names_user=start.user_id is not None,
             when_busy=start.when_busy,
             max_queue=self._queue_depth,
-            plan=Plan(start.parameters, start.history) if start.background else None,
+            plan=_plan(start),
             webhook=start.webhook,
             claim=start.claim,
             engine_id=start.engine_id,
             terms=terms,
         )
+
+
+def _plan(start: StartRun) -> Plan | None:
+    """What must be stored of how a request was worded; the rest stays with the process that its client waits at."""
+    if start.background:
+        return Plan(start.parameters, start.history, start.follows)
+    return None if start.follows is None else Plan(history=start.history, follows=start.follows)
 
 
 def _done(future: asyncio.Future[Any]) -> asyncio.Future[None]:

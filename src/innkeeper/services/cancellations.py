@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 
 from innkeeper.core.changes import Cancelling, Missing, Outcome, RequestCancel
-from innkeeper.core.errors import RunNotFound
+from innkeeper.core.errors import InnkeeperError, RunNotFound
 from innkeeper.core.identity import Caller
 from innkeeper.core.runs import Run
 from innkeeper.core.sessions import Session
+from innkeeper.core.times import Instant
 from innkeeper.ports.journal import Journal
 from innkeeper.ports.readers import RunReader
 from innkeeper.services.executions import Executions
@@ -19,6 +21,8 @@ from innkeeper.services.settlements import Settlements
 from innkeeper.services.tails import Stop
 from innkeeper.services.waiting import Waiting
 from innkeeper.services.wakes import Wakes
+
+_logger = logging.getLogger(__name__)
 
 
 class Cancellations:
@@ -35,6 +39,7 @@ class Cancellations:
         following: Following,
         wakes: Wakes,
         worker: str,
+        now: Callable[[], int],
         on_end: Callable[[Outcome], None],
     ) -> None:
         self._journal = journal
@@ -45,7 +50,9 @@ class Cancellations:
         self._following = following
         self._wakes = wakes
         self._worker = worker
+        self._now = now
         self._on_end = on_end
+        self._ending: set[asyncio.Task[None]] = set()
 
     def stop(self, live: LiveRun, why: Stop) -> None:
         """End a run of this process from outside."""
@@ -61,10 +68,22 @@ class Cancellations:
             self.stop(live, Stop.CANCELLED)
         return live is not None
 
-    def interrupt(self, run_id: str, worker: str) -> None:
-        """A run of `worker` has been asked, in the store, to make way."""
-        if not self.stop_asked(run_id):
+    def interrupt(self, caller: Caller, run_id: str, worker: str) -> None:
+        """A run of `worker`, or of nobody where it is paused, has been asked, in the store, to make way."""
+        if self.stop_asked(run_id):
+            return
+        if worker:
             self._wakes.look(worker)
+            return
+        ending = asyncio.create_task(self._end_paused(caller, run_id))
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+
+    async def _end_paused(self, caller: Caller, run_id: str) -> None:
+        try:
+            await self.cancel(caller, run_id)
+        except InnkeeperError as error:
+            _logger.warning("run %s, which waits for people, could not be made to make way: %s", run_id, error)
 
     async def cancel(self, caller: Caller, run_id: str) -> None:
         """Raises: RunNotFound, StorageUnavailable."""
@@ -75,7 +94,7 @@ class Cancellations:
         owner = caller.owner
         if caller.sees_all and (found := await self._runs.find(caller, run_id)) is not None:
             owner = found.owner
-        (outcome,) = await self._journal.commit((RequestCancel(run_id, owner, self._worker),))
+        (outcome,) = await self._journal.commit((RequestCancel(run_id, owner, self._worker, Instant(self._now())),))
         if isinstance(outcome, Missing):
             raise RunNotFound(f"Run {run_id!r} does not exist.", param="run_id")
         if isinstance(outcome, Cancelling):
@@ -84,7 +103,8 @@ class Cancellations:
     async def _carry_out(self, caller: Caller, run_id: str, outcome: Cancelling) -> None:
         """Tell whoever executes the run, or end it, where nobody had it and it is ours now."""
         if outcome.fence is None:
-            self._wakes.look(outcome.worker)
+            if not self.stop_asked(run_id):  # it may have been taken from the queue meanwhile, by this process too
+                self._wakes.look(outcome.worker)
             return
         run = await self._runs.find(caller, run_id)
         if run is None:

@@ -6,14 +6,17 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 
+from innkeeper.core.action_changes import Paused
+from innkeeper.core.actions import Continuation
 from innkeeper.core.changes import Accepted, Begun, Ended, Outcome, Stale
 from innkeeper.core.context import RunContext, reset_context, set_context
 from innkeeper.core.errors import InnkeeperError
+from innkeeper.core.identity import Caller
 from innkeeper.core.messages import Message
-from innkeeper.core.runs import NO_PARAMETERS, Parameters, Resumption, Run, Turn
+from innkeeper.core.runs import NO_PARAMETERS, Parameters, Plan, Resumption, Run, Turn
 from innkeeper.core.transcripts import Transcript, as_turn
 from innkeeper.ports.meters import UNMETERED, Meter
 from innkeeper.ports.readers import SessionReader
@@ -53,6 +56,7 @@ class Job:
     resumption: Resumption | None = None
     so_far: tuple[Message, ...] = ()
     is_answered: bool = False
+    continuation: Continuation | None = None
 
 
 class Executions:
@@ -81,6 +85,8 @@ class Executions:
         self._live: dict[str, LiveRun] = {}
         self._running = 0
         self._emptied: asyncio.Future[None] | None = None
+        self.cancel_paused: Callable[[Caller, str], Awaitable[None]] | None = None
+        """Ends a run whose end was asked for while it was being paused."""
 
     # the runs at hand
 
@@ -133,11 +139,18 @@ class Executions:
             self._neighbours.on_growth(live.run.session_key)
             if self._neighbours.tools_of is not None:
                 live.context.session_tools = await self._neighbours.tools_of(live.run)
+            if self._neighbours.workspaces_of is not None:
+                live.context.workspace, live.context.agent_workspace = self._neighbours.workspaces_of(live.run)
             messages = await self._conversation(job, placed)
             if not messages:  # the session has been deleted meanwhile
                 live.stop = live.stop or Stop.CANCELLED
             elif not job.is_answered:
-                turn = Turn(messages, _affordable(live, job.parameters), job.stream, job.resumption)
+                if self._neighbours.attached is not None:
+                    messages = await self._neighbours.attached(live.run, messages)
+                if job.parameters.instructions is not None:
+                    messages = (Message("system", job.parameters.instructions), *messages)
+                turn = Turn(messages, _affordable(live, job.parameters), job.stream, job.resumption, job.continuation)
+                live.plan = Plan(job.parameters)
                 await _pump(live, job.agent.runtime.run(turn, live.context))
         except asyncio.CancelledError:
             live.stop = live.stop or Stop.INTERRUPTED
@@ -164,6 +177,8 @@ class Executions:
         if live.stop is Stop.RELEASED:
             outcome: Outcome = await self._settlements.release(live)
             self._wakes.work_came()
+        elif live.pause is not None and live.stop is None and failure is None:
+            outcome = await self._settlements.pause(live, live.pause)
         else:
             outcome = await self._settlements.settle(live, failure)
         self._forget(live)
@@ -171,6 +186,9 @@ class Executions:
         self._neighbours.on_growth(live.run.session_key)
         if isinstance(outcome, Ended):
             self._on_end(outcome)
+        elif isinstance(outcome, Paused):
+            if (outcome.is_cancelling or live.stop is Stop.CANCELLED) and self.cancel_paused is not None:
+                await self.cancel_paused(Caller(live.run.owner), live.run.id)
         elif isinstance(outcome, Stale) or live.stop is Stop.RELEASED:
             self._following.adopt(live)
         else:
@@ -229,6 +247,7 @@ async def _pump(live: LiveRun, events: AsyncIterator[object]) -> None:
 def name_context(context: RunContext, run: Run, agent: ServedAgent, parameters: Parameters) -> None:
     """Tell the context which run it belongs to."""
     context.run_id, context.session_id, context.user_id = run.id, run.session_id, run.user_id
+    context.session_key = run.session_key
     context.owner, context.agent_name, context.agent_data = run.owner, run.agent_name, agent.data
     context.metadata, context.attempt, context.place = run.metadata, run.attempt, run.place
     context.workflow = parameters.workflow

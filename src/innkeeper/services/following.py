@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
+from innkeeper.core.actions import Action
 from innkeeper.core.errors import StorageUnavailable
-from innkeeper.core.events import EndStatus, Event, RunFailed, read
+from innkeeper.core.events import ActionRequired, EndStatus, Event, RunFailed, read
 from innkeeper.core.identity import Caller
 from innkeeper.core.runs import Run, RunError, RunStatus
 from innkeeper.ports.readers import RunReader
@@ -93,11 +94,34 @@ class Following:
         run = await self._runs.find(Caller(tail.run.owner), tail.run.id)
         if run is None:
             return _BLANK
+        if run.status is RunStatus.REQUIRES_ACTION:
+            return await self._look_at_pause(tail)
         if not run.status.is_terminal:
             return None
         for segment in await self._runs.segments(run.id, tail.head):
             tail.publish(segment.beyond(tail.head))
         return ending_of(run, await replayed(self._runs, run.id))
+
+    async def _look_at_pause(self, tail: Tail) -> Ending | None:
+        log = await replayed(self._runs, tail.run.id)
+        for segment in await self._runs.segments(tail.run.id, tail.head):
+            tail.publish(segment.beyond(tail.head))
+        last = log.last[-1]
+        return paused(log.assembler, last.actions) if isinstance(last, ActionRequired) else None
+
+
+def paused(assembler: Assembler, actions: tuple[Action, ...]) -> Ending:
+    """How a run that waits for people is told to whoever waits for it."""
+    return Ending(
+        status="requires_action",
+        output=assembler.output,
+        usage=assembler.usage,
+        finish_reason=None,
+        steps=assembler.steps,
+        tool_calls=(),
+        reasoning=assembler.reasoning,
+        actions=actions,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
+from innkeeper.core.actions import check_actions
 from innkeeper.core.changes import AppendEvents, Delivered, DeliverInjections, Fence, Outcome, Segment, Stale
 from innkeeper.core.context import RunContext
 from innkeeper.core.errors import AgentFailed
@@ -20,13 +21,14 @@ from innkeeper.core.events import (
     Event,
     FinishNoted,
     MessageInjected,
+    Paused,
     TextDelta,
     UsageReported,
     payload,
     text_payloads,
 )
 from innkeeper.core.injections import InjectedMessage
-from innkeeper.core.runs import OnDisconnect, Run
+from innkeeper.core.runs import OnDisconnect, Plan, Run
 from innkeeper.core.session_events import Note, note_of
 from innkeeper.core.times import Instant
 from innkeeper.core.usage import bounded
@@ -74,6 +76,8 @@ class LiveRun(Tail):
         self.task: asyncio.Task[None] | None = None
         self.stop: Stop | None = None
         self.is_settling = False
+        self.pause: Paused | None = None
+        self.plan = Plan()
         self.began_at: float | None = None
         self.on_first_text: Callable[[LiveRun], None] | None = None
         self._journal = journal
@@ -135,6 +139,10 @@ class LiveRun(Tail):
         assembler = self.assembler
         if isinstance(event, FinishNoted):
             assembler.feed(event)
+            return
+        if isinstance(event, Paused):
+            check_actions(event.actions, event.state)
+            self.pause = event
             return
         if isinstance(event, UsageReported):
             event = UsageReported(bounded(event.usage))
@@ -378,6 +386,8 @@ class LiveRun(Tail):
     def halt(self, stop: Stop) -> bool:
         """Ask the agent's code to end; false if the run is ending already."""
         if self.is_settling or self.stop is not None:
+            if self.pause is not None and self.stop is None:
+                self.stop = stop  # it is heard once the run is paused
             return False
         self.stop = stop
         if self.task is not None:

@@ -132,9 +132,9 @@ class Membership:
                 self._looked, due = self._looked + 1, loop.time() + _LOOK_SECONDS
 
     async def _look(self) -> None:
+        for run_id in await self._runs.cancelled(self._worker):
+            self._on_cancel(run_id)
         if self._is_shared:
-            for run_id in await self._runs.cancelled(self._worker):
-                self._on_cancel(run_id)
             for run_id in await self._runs.ready(self._worker):
                 self._on_turn(run_id)
         if self._looked != self._attended:

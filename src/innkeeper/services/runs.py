@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from innkeeper.core.changes import (
     Accepted,
+    DeleteRun,
     Ended,
     Fence,
     Missing,
@@ -24,12 +25,12 @@ from innkeeper.core.changes import (
 from innkeeper.core.context import RunContext
 from innkeeper.core.errors import RateLimited, RunConflict, RunNotFound, ShuttingDown, TooBusy
 from innkeeper.core.identity import Caller
-from innkeeper.core.runs import Run, RunStatus, StartRun
+from innkeeper.core.runs import UNDER_WAY, Run, RunStatus, StartRun
 from innkeeper.core.sessions import Session
 from innkeeper.core.usage import CreditRecord
 from innkeeper.ports.journal import Journal
 from innkeeper.ports.meters import UNMETERED, Meter
-from innkeeper.ports.readers import InjectionReader, RunReader, SessionReader
+from innkeeper.ports.readers import ActionReader, InjectionReader, RunReader, SessionReader
 from innkeeper.services.acceptances import Acceptance, Acceptances
 from innkeeper.services.agents import AgentRegistry
 from innkeeper.services.background import Background
@@ -40,6 +41,7 @@ from innkeeper.services.following import Following
 from innkeeper.services.live import LiveRun
 from innkeeper.services.membership import Membership
 from innkeeper.services.neighbours import Neighbours
+from innkeeper.services.pauses import Pauses, ResumeRequest
 from innkeeper.services.quotas import Quotas
 from innkeeper.services.readings import ReaderGone, RunReading
 from innkeeper.services.settlements import Settlements
@@ -56,13 +58,16 @@ class Started:
     """What came of a request: its run, and the run's tail, unless it is in the background.
 
     `is_repeated` says that the same request was made before, and that this is the run it had started;
-    `injection_id` that the message was injected into that run, which was under way.
+    `injection_id` that the message was injected into that run, which was under way. Where the run had been paused and
+    goes on, what it tells from then on comes `after` that `seq`; `left` is how many answers it waits for yet.
     """
 
     run: Run
     tail: Tail | None = None
     is_repeated: bool = False
     injection_id: str | None = None
+    after: int = 0
+    left: int = 0
 
 
 class Runs:
@@ -75,6 +80,7 @@ class Runs:
         sessions: SessionReader,
         runs: RunReader,
         injections: InjectionReader,
+        actions: ActionReader,
         agents: AgentRegistry,
         settlements: Settlements,
         membership: Membership,
@@ -124,6 +130,7 @@ class Runs:
             following=self._following,
             wakes=wakes,
             worker=worker,
+            now=now,
             on_end=self._ended,
         )
         self._quotas = Quotas(runs, at_once=limits.at_once_by_caller, queued=limits.queued)
@@ -138,6 +145,21 @@ class Runs:
             new_id=new_id,
             worker=worker,
             queue_depth=limits.queue_depth,
+            on_end=self._ended,
+        )
+        self._executions.cancel_paused = self._cancellations.cancel
+        self.pauses = Pauses(
+            journal=journal,
+            runs=runs,
+            actions=actions,
+            injections=injections,
+            agents=agents,
+            executions=self._executions,
+            settlements=settlements,
+            following=self._following,
+            wakes=wakes,
+            now=now,
+            worker=worker,
             on_end=self._ended,
         )
         self._background = Background(
@@ -165,6 +187,7 @@ class Runs:
         )
         await self._membership.enter()
         self._background.start()
+        self.pauses.open()
         self._webhooks.start()
         self._membership.watch(
             on_cancel=self._cancellations.stop_asked,
@@ -195,6 +218,8 @@ class Runs:
         """
         if self._is_draining:
             raise ShuttingDown("The server is shutting down. Try again shortly.")
+        if self._neighbours.check_attachments is not None:
+            await self._neighbours.check_attachments(caller, start.messages)
         try:
             leave = await self._quotas.queue(caller) if start.background else self._quotas.take(caller)
         except (RateLimited, TooBusy):
@@ -213,6 +238,11 @@ class Runs:
             leave(None)
         return started
 
+    async def repeats(self, caller: Caller, start: StartRun) -> bool:
+        """Whether a request with this claim has made a run before. Raises: IdempotencyMismatch."""
+        acceptance = await self._acceptances.accept(caller, start, only_joins=True)
+        return isinstance(acceptance.outcome, Repeated)
+
     async def _join(self, caller: Caller, start: StartRun) -> Started | None:
         """What comes of a request that makes no run, for which there may be no place; `None` if it would make one."""
         if start.claim is None and start.when_busy != "steer":
@@ -225,13 +255,15 @@ class Runs:
         accepted = acceptance.outcome
         if not isinstance(accepted, Accepted):
             return await self._joined(caller, accepted)
-        if accepted.interrupts is not None:
-            self._cancellations.interrupt(*accepted.interrupts)
         if accepted.run.background:
             self._background.wake()
             self._wakes.work_came()
-            return Started(accepted.run)
-        return self._set_going(start, acceptance, accepted, context)
+            started = Started(accepted.run)
+        else:
+            started = self._set_going(start, acceptance, accepted, context)
+        if accepted.interrupts is not None:  # by now it is known here whom to call when the other has made way
+            self._cancellations.interrupt(caller, *accepted.interrupts)
+        return started
 
     def _set_going(self, start: StartRun, acceptance: Acceptance, accepted: Accepted, context: RunContext) -> Started:
         run, agent, change = accepted.run, acceptance.agent, acceptance.change
@@ -275,6 +307,27 @@ class Runs:
             )
         return Started(run, await self._tail(caller, run.id), is_repeated=True, injection_id=injection_id)
 
+    async def resume(self, caller: Caller, request: ResumeRequest, context: RunContext) -> Started:
+        """Answer what a paused run waits for; once nothing is left to answer, it goes on.
+
+        Raises: ShuttingDown, RateLimited; what `Pauses.resume` raises.
+        """
+        if self._is_draining:
+            raise ShuttingDown("The server is shutting down. Try again shortly.")
+        leave = self._quotas.take(caller)
+        try:
+            resumed = await self.pauses.resume(caller, request, context)
+        except BaseException:
+            leave(None)
+            raise
+        if resumed.live is not None:
+            resumed.live.ended.add_done_callback(leave)
+        else:
+            leave(None)
+        run = resumed.run
+        tail = None if resumed.left else resumed.live or await self._tail(caller, run.id)
+        return Started(run, tail, is_repeated=resumed.is_repeated, after=resumed.after, left=resumed.left)
+
     # whose turn it is
 
     def _call(self, run_id: str) -> None:
@@ -317,6 +370,19 @@ class Runs:
         await self._cancellations.cancel(caller, run_id)
         return await self.get(caller, run_id)
 
+    async def delete(self, caller: Caller, run_id: str) -> None:
+        """Forget what a run was asked and has said; what is under way is cancelled first. Its conversation stays.
+
+        Raises: RunNotFound, RunConflict while it does not end.
+        """
+        run = await self.get(caller, run_id)
+        if not run.status.is_terminal:
+            await self._cancellations.cancel(caller, run_id)
+            await self.wait(caller, run_id, self._limits.stop_seconds + 2.0)
+        (outcome,) = await self._journal.commit((DeleteRun(run_id, run.owner),))
+        if isinstance(outcome, Missing):
+            raise RunNotFound(f"Run {run_id!r} does not exist.", param="run_id")
+
     async def cancel_session(self, session: Session) -> None:
         """Cancel what runs or waits in a session or is just being accepted, and wait until it has ended."""
         await self._acceptances.settled(self._limits.stop_seconds)
@@ -332,6 +398,7 @@ class Runs:
         """
         self._is_draining = True
         await self._background.stop()
+        await self.pauses.close()
         await self._executions.emptied(patience)
         if not self.closing.done():
             self.closing.set_result(None)
@@ -404,9 +471,9 @@ class Runs:
         return self._find_live(caller, run_id) or self._following.follow(await self.get(caller, run_id))
 
     async def wait(self, caller: Caller, run_id: str, seconds: float) -> None:
-        """Return when the run has ended, or after so many seconds. Raises: RunNotFound."""
+        """Return when the run has ended or is paused, or after so many seconds. Raises: RunNotFound."""
         live = self._find_live(caller, run_id)
-        if live is None and (await self.get(caller, run_id)).status.is_terminal:
+        if live is None and (await self.get(caller, run_id)).status not in UNDER_WAY:
             return
         if live is not None:  # whoever only asks for the end does not keep it alive
             await asyncio.wait([live.ended], timeout=seconds)
@@ -427,7 +494,7 @@ class Runs:
         tail: Tail | None = self._find_live(caller, run_id)
         if tail is None:
             run = await self.get(caller, run_id)
-            tail = None if run.status.is_terminal else self._following.follow(run)
+            tail = self._following.follow(run) if run.status in UNDER_WAY else None
         return RunReading(self._runs, run_id, tail, after, self._left)
 
     def watch(self, tail: Tail, after: int = 0) -> RunReading:

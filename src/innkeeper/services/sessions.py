@@ -8,6 +8,7 @@ from typing import NamedTuple
 from innkeeper.core.changes import (
     Appended,
     AppendMessages,
+    Change,
     CreateSession,
     DeleteSession,
     Done,
@@ -16,7 +17,7 @@ from innkeeper.core.changes import (
     UpdateSession,
 )
 from innkeeper.core.claims import Claim, Claimed
-from innkeeper.core.errors import SessionNotFound
+from innkeeper.core.errors import PreviousRunNotFound, SessionNotFound
 from innkeeper.core.identity import Caller
 from innkeeper.core.messages import Message
 from innkeeper.core.sessions import Session, StoredMessage
@@ -68,8 +69,12 @@ class Sessions:
         metadata: Mapping[str, object] | None = None,
         with_token: bool = False,
         claim: Claim | None = None,
+        prefix: str = "",
+        messages: Sequence[Message] = (),
     ) -> NewSession:
-        """Make a session, and a token that opens it where `with_token` asks for one.
+        """Make a session, and a token that opens it where `with_token` asks for one; it begins with `messages`.
+
+        An id that is made here begins with the `prefix`.
 
         Raises: RunConflict if the caller has a session of that id; Forbidden for another's end user;
         IdempotencyMismatch.
@@ -81,7 +86,7 @@ class Sessions:
                 key=key,
                 owner=owner,
                 user_id=end_user_id,
-                id=session_id or key,
+                id=session_id or prefix + key,
                 created_at=now,
                 updated_at=now,
                 agent_name=agent_name,
@@ -91,12 +96,14 @@ class Sessions:
 
         session = made(self._new_id(), Instant(self._now()))
         token, digest = self._new_token() if with_token else (None, None)
-        creation = CreateSession(session, digest)
+        creation: tuple[Change, ...] = (CreateSession(session, digest),)
+        if messages:
+            creation += (AppendMessages(session.key, tuple(messages), session.created_at),)
         if claim is None:
-            await self._journal.commit((creation,))
+            await self._journal.commit(creation)
             return NewSession(session, token=token)
         keeping = KeepClaim(owner, claim, session.key, session.created_at)
-        outcome, _ = await self._journal.commit((keeping, creation))
+        outcome, *_ = await self._journal.commit((keeping, *creation))
         if isinstance(outcome, Repeated):
             return NewSession(made(outcome.claimed.subject, outcome.claimed.created_at), is_repeated=True)
         return NewSession(session, token=token)
@@ -128,6 +135,27 @@ class Sessions:
             caller, limit=limit, after=after, user_id=user, agent_name=agent_name, archived=archived
         )
 
+    async def numbered(
+        self, caller: Caller, user_id: str | None, *, limit: int, offset: int
+    ) -> tuple[Sequence[Session], int]:
+        """An end user's, the caller's own if none is named, newest first; and how many there are in all.
+
+        Raises: Forbidden for another's end user.
+        """
+        user = checked_user(caller, user_id) or caller.owner.user
+        return await self._sessions.numbered(caller, user, limit=limit, offset=offset)
+
+    async def transcript(
+        self, caller: Caller, session_id: str, user_id: str | None = None
+    ) -> tuple[Session, Sequence[StoredMessage], Mapping[str, int]]:
+        """The session, what was said in it for others to hear, and how many tokens each run put out.
+
+        Raises: SessionNotFound; Forbidden for another's end user.
+        """
+        session, messages = await self.messages(caller, session_id, user_id=user_id)
+        heard = [stored for stored in messages if not stored.message.is_internal]
+        return session, heard, await self._sessions.outputs(session)
+
     async def messages(
         self, caller: Caller, session_id: str, *, user_id: str | None = None, limit: int | None = None, after: int = 0
     ) -> tuple[Session, Sequence[StoredMessage]]:
@@ -142,6 +170,25 @@ class Sessions:
         session = await self.get(caller, session_id, user_id)
         found = await self._sessions.messages(session, after=after, limit=limit + 1, oldest_first=True)
         return found[:limit], len(found) > limit
+
+    async def until(self, caller: Caller, run_id: str) -> Sequence[Message]:
+        """The conversation up to the end of a run of the caller's own.
+
+        Raises: PreviousRunNotFound.
+        """
+        found = await self._sessions.until(caller, run_id)
+        if found is None:
+            named = f"resp_{run_id.removeprefix('run_')}"
+            raise PreviousRunNotFound(f"Previous response {named!r} not found.", param="previous_response_id")
+        return found
+
+    async def messages_before(
+        self, caller: Caller, session_id: str, *, user_id: str | None = None, limit: int, before: int | None
+    ) -> tuple[Sequence[StoredMessage], bool]:
+        """The current conversation before position `before`, newest first, and whether there is more."""
+        session = await self.get(caller, session_id, user_id)
+        found = await self._sessions.messages(session, limit=limit + 1, before=before)
+        return [*reversed(found)][:limit], len(found) > limit
 
     async def append(
         self,

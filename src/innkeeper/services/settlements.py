@@ -10,20 +10,22 @@ import time
 from collections.abc import Callable
 from decimal import Decimal
 
+from innkeeper.core.action_changes import Paused as ActionsAwaited
+from innkeeper.core.action_changes import PauseRun
 from innkeeper.core.changes import Done, Ended, EndRun, Fence, Outcome, ReleaseRun, Segment, Stale
 from innkeeper.core.credits import ModelUsage
 from innkeeper.core.errors import InnkeeperError, StorageUnavailable
-from innkeeper.core.events import EndStatus, RunEnded, RunFailed, payload
+from innkeeper.core.events import ActionRequired, EndStatus, Paused, RunEnded, RunFailed, payload
 from innkeeper.core.identity import Caller
 from innkeeper.core.runs import Run, RunError
-from innkeeper.core.session_events import Note
-from innkeeper.core.times import Instant
+from innkeeper.core.session_events import Note, note_of
+from innkeeper.core.times import Instant, isoformat
 from innkeeper.core.usage import CreditRecord, Usage
 from innkeeper.ports.journal import Journal
 from innkeeper.ports.meters import UNMETERED, Meter
 from innkeeper.ports.readers import RunReader
 from innkeeper.services.assembling import Assembler
-from innkeeper.services.following import TIMED_OUT, replayed
+from innkeeper.services.following import TIMED_OUT, paused, replayed
 from innkeeper.services.live import LiveRun
 from innkeeper.services.tails import Ending, Stop
 from innkeeper.services.timings import Timings
@@ -41,6 +43,10 @@ _STOPPED: dict[Stop, tuple[EndStatus, RunError | None]] = {
     Stop.NEVER_BEGAN: (
         "failed",
         RunError("RATE_LIMITED", "The session stayed busy for too long; the turn was not started."),
+    ),
+    Stop.EXPIRED: (
+        "failed",
+        RunError("ACTION_EXPIRED", "Nobody has decided in time on what the run waited for."),
     ),
     Stop.EXHAUSTED: (
         "failed",
@@ -61,14 +67,19 @@ class Settlements:
         shows_errors: bool = False,
         meter: Meter = UNMETERED,
         cost: Callable[[Usage], int | None] = lambda usage: None,
+        action_seconds: float = 86_400.0,
     ) -> None:
-        """`cost` says what tokens of a model cost the operator, in billionths, where that is known."""
+        """`cost` says what tokens of a model cost the operator, in billionths, where that is known.
+
+        Runs wait for people for `action_seconds`.
+        """
         self._journal = journal
         self._now = now
         self._new_id = new_id
         self._shows_errors = shows_errors
         self._meter = meter
         self._cost = cost
+        self._action_seconds = action_seconds
         self.on_end: Callable[[Run], None] | None = None
         """Hears of each run that was ended here, as it was before."""
 
@@ -92,6 +103,35 @@ class Settlements:
         if not isinstance(outcome, Stale):
             live.publish(change.segment)
             live.finish(ending)
+        return outcome
+
+    async def pause(self, live: LiveRun, pause: Paused) -> Outcome:
+        """Leave a run until people have answered, and tell its readers. `Stale` means that another process owns it."""
+        live.is_settling = True
+        await live.drained()
+        now = self._now()
+        expires_at = Instant(now + round(self._action_seconds * 1_000_000))
+        event = ActionRequired(live.run.id, pause.actions, isoformat(expires_at))
+        segment = live.last_segment(event)
+        note = note_of(live.run.id, segment.last_seq, payload(event), Instant(now))
+        assert note is not None, "a pause is told in the session's log"
+        change = PauseRun(
+            run_id=live.run.id,
+            session_key=live.run.session_key,
+            segment=segment,
+            now=Instant(now),
+            expires_at=expires_at,
+            actions=pause.actions,
+            state=pause.state,
+            plan=live.plan,
+            notes=(*live.take_notes(), note),
+            records=live.context.unsettled_records(),
+        )
+        outcome = await self._commit(live, change)
+        live.context.line = None
+        if isinstance(outcome, ActionsAwaited):
+            live.publish(segment)
+            live.finish(paused(live.assembler, pause.actions))
         return outcome
 
     async def release(self, live: LiveRun) -> Outcome:
@@ -142,6 +182,7 @@ class Settlements:
         notes: tuple[Note, ...] = (),
         timings: Timings | None = None,
     ) -> EndRun:
+        assert ending.status != "requires_action", "a run that is paused has not ended"
         done = RunEnded(run.id, run.session_id, ending.status, ending.output, ending.usage, ending.finish_reason)
         events = (RunFailed(ending.error.code, ending.error.message), done) if ending.error else (done,)
         messages = assembler.messages()
@@ -165,7 +206,7 @@ class Settlements:
             ceiling=None if run.pricing is None else run.pricing.max_credits,
         )
 
-    async def _commit(self, live: LiveRun, change: EndRun | ReleaseRun) -> Outcome:
+    async def _commit(self, live: LiveRun, change: EndRun | ReleaseRun | PauseRun) -> Outcome:
         """Write the end, however long the store is away: a run is never left without one."""
         pause = _FIRST_RETRY
         while True:

@@ -11,7 +11,9 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum
+from typing import Literal
 
+from innkeeper.core.actions import Action
 from innkeeper.core.changes import Segment
 from innkeeper.core.errors import StorageUnavailable
 from innkeeper.core.events import EndStatus, FinishReason
@@ -32,13 +34,14 @@ class Stop(Enum):
     RELEASED = "left to another process"
     EXHAUSTED = "tried too often"
     SPENT = "cost what it may"
+    EXPIRED = "was not answered in time"
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a run ended, for whoever waits for it."""
+    """How a run ended, for whoever waits for it; or that it is paused, until its `actions` are answered."""
 
-    status: EndStatus
+    status: EndStatus | Literal["requires_action"]
     output: str
     usage: Usage | None
     finish_reason: FinishReason | None
@@ -47,6 +50,7 @@ class Ending:
     error: RunError | None = None
     stop: Stop | None = None
     reasoning: str = ""
+    actions: tuple[Action, ...] = ()
 
 
 class Tail:

@@ -11,12 +11,13 @@ from sqlalchemy import BigInteger, ColumnElement, Select, and_, bindparam, case,
 from innkeeper.core.changes import Fence, Segment
 from innkeeper.core.identity import Caller, Owner
 from innkeeper.core.injections import Injection
-from innkeeper.core.runs import Run, RunStatus
+from innkeeper.core.runs import Plan, Run, RunStatus
 from innkeeper.storage import schema
 from innkeeper.storage.records import (
     INJECTION_COLUMNS,
     RUN_COLUMNS,
     injection_of,
+    plan_of,
     run_of,
     segment_at,
     segment_of,
@@ -141,6 +142,7 @@ _ENDS = Statement(
     ),
     returns=True,
 )
+_PLAN = Statement(select(_runs.c.plan).where(_runs.c.id == bindparam("by_run")), returns=True)
 _CLOSING = Statement(select(_runs.c.closing).where(_runs.c.id == bindparam("by_run")), returns=True)
 _is_open = _runs.c.ended_at.is_(None)
 _earlier = _runs.alias("earlier")
@@ -253,6 +255,10 @@ class StoredRuns:
         }
         rows = await fetch_page(self._fetch, caller, wanted, limit, _page, _LAST)
         return [run_of(row) for row in rows[:limit]], len(rows) > limit
+
+    async def plan(self, run_id: str) -> Plan | None:
+        rows = await self._fetch(_PLAN, {"by_run": run_id}, is_quick=True)
+        return plan_of(rows[0][0]) if rows and rows[0][0] is not None else None
 
     async def segments(self, run_id: str, after: int, limit: int = 64) -> Sequence[Segment]:
         ends = await self._fetch(_ENDS, {"by_run": run_id, "after": after}, is_quick=True)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -135,10 +136,12 @@ def run_of(row: Row) -> Run:
         parent_span=cell["parent_span"],
         pricing=_pricing_of(cell["terms"]),
         reserved=cell["reserved"],
+        request=None if cell["request"] is None else loads(cell["request"]),
     )
 
 
-def terms_text(pricing: Pricing | None, charged: Sequence[str]) -> str:
+@lru_cache(1024)
+def terms_text(pricing: Pricing | None, charged: tuple[str, ...]) -> str:
     """What a run's agent costs, and whose balances are charged, as JSON."""
     prices = None
     if pricing is not None:
@@ -163,7 +166,8 @@ def _pricing_of(text: str | None) -> Pricing | None:
 def plan_text(plan: Plan) -> str:
     """A plan as JSON, without what it leaves open."""
     parameters = {name: value for name, value in asdict(plan.parameters).items() if value is not None}
-    return dumps({"parameters": parameters, "history": plan.history})
+    followed = {} if plan.follows is None else {"follows": plan.follows}
+    return dumps({"parameters": parameters, "history": plan.history, **followed})
 
 
 def plan_of(text: str) -> Plan:
@@ -171,7 +175,7 @@ def plan_of(text: str) -> Plan:
     given: dict[str, Any] = {
         name: tuple(value) if name in _TUPLES else value for name, value in raw["parameters"].items()
     }
-    return Plan(Parameters(**given), raw["history"])
+    return Plan(Parameters(**given), raw["history"], raw.get("follows"))
 
 
 _TUPLES = ("stop", "tools", "allowed_tools")

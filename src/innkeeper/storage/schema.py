@@ -133,6 +133,7 @@ runs = Table(
     Column("parent_span", String),
     Column("terms", Text),
     Column("reserved", BigInteger),
+    Column("request", Text),
     Index("runs_of_traces", "trace_id", "organization", "owner", "id", sqlite_where=text("trace_id IS NOT NULL"),
           postgresql_where=text("trace_id IS NOT NULL")),
     Index("runs_by_age", "organization", "owner", "id"),
@@ -148,6 +149,7 @@ runs = Table(
 )  # fmt: skip
 
 # `terms` is what its agent costs, and `reserved` what is set aside for it of its caller's balances; null for nothing.
+# `request` is what the surface that it came through needs to know of its request when it tells of the run later.
 # A run's log is its `opening` (the first event), its segments, and its `closing`: the last segment, which begins
 # at `closing_seq`. A short run has no rows in `segments` at all. The two sequences are the run's places in its
 # session's log.
@@ -161,6 +163,106 @@ segments = Table(
     Column("digest", LargeBinary, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     sqlite_with_rowid=False,
+)
+
+# What runs wait for people to do, and what they decided. A run is paused while one of its actions is pending; `number`
+# is their order. What its runtime goes on with is in `continuations`, from the pause until it goes on.
+actions = Table(
+    "actions",
+    metadata,
+    Column("run_id", String, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    *_owned(),
+    Column("session_key", String, nullable=False),
+    Column("session_id", String, nullable=False),
+    Column("agent_name", String, nullable=False),
+    Column("id", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("arguments", Text, nullable=False),
+    Column("status", String, nullable=False),
+    Column("answer", Text),
+    Column("decided_by", String),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("decided_at", BigInteger),
+    Index("actions_by_owner", "organization", "owner", "run_id", "number"),
+    Index("actions_of_sessions", "session_key"),
+    Index("actions_by_user", "user_id", "organization", "run_id", sqlite_where=text("user_id <> owner"),
+          postgresql_where=text("user_id <> owner")),
+    Index("actions_pending", "organization", "owner", "run_id", "number", sqlite_where=text("status = 'pending'"),
+          postgresql_where=text("status = 'pending'")),
+    Index("actions_that_expire", "expires_at", sqlite_where=text("status = 'pending'"),
+          postgresql_where=text("status = 'pending'")),
+    sqlite_with_rowid=False,
+)  # fmt: skip
+
+continuations = Table(
+    "continuations",
+    metadata,
+    Column("run_id", String, primary_key=True),
+    Column("session_key", String, nullable=False),
+    Column("state", Text, nullable=False),
+    Index("continuations_of_sessions", "session_key"),
+)
+
+# Files that clients uploaded, and files of workspaces, by version: the highest is the current one. A workspace is a
+# session's or an agent's ("session", its key; "agent", its name). Contents are blobs, behind a port; a blob that no
+# row names is rubbish, and is in `rubbish` from before it is written until a row names it.
+files = Table(
+    "files",
+    metadata,
+    Column("id", String, primary_key=True),
+    *_owned(),
+    Column("name", Text, nullable=False),
+    Column("purpose", String, nullable=False),
+    Column("media_type", String, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("blob", String, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Index("files_by_owner", "organization", "owner", "id"),
+    Index("files_by_user", "user_id", "organization", "id", sqlite_where=text("user_id <> owner"),
+          postgresql_where=text("user_id <> owner")),
+    Index("files_that_expire", "expires_at", sqlite_where=text("expires_at IS NOT NULL"),
+          postgresql_where=text("expires_at IS NOT NULL")),
+)  # fmt: skip
+
+workspace_files = Table(
+    "workspace_files",
+    metadata,
+    Column("kind", String, primary_key=True),
+    Column("place", String, primary_key=True),
+    Column("path", String, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("organization", String, nullable=False),
+    Column("is_current", SmallInteger, nullable=False),
+    Column("media_type", String, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("blob", String, nullable=False),
+    Column("author", String, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Index("workspace_files_now", "kind", "place", "path", unique=True, sqlite_where=text("is_current = 1"),
+          postgresql_where=text("is_current = 1")),
+    sqlite_with_rowid=False,
+)  # fmt: skip
+
+rubbish = Table(
+    "rubbish",
+    metadata,
+    Column("blob", String, primary_key=True),
+    Column("due_at", BigInteger, nullable=False),
+    Index("rubbish_by_due", "due_at"),
+)
+
+# How many bytes of files each tenant keeps, old versions included.
+storage_used = Table(
+    "storage_used",
+    metadata,
+    Column("organization", String, primary_key=True),
+    Column("bytes", BigInteger, nullable=False),
 )
 
 # A session's own log. `ordinal` numbers the events of one type in one session, without a gap, so that a page of them

@@ -5,7 +5,7 @@ Who sees everybody's finds its own sessions first; others' by their key, or the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -16,6 +16,7 @@ from innkeeper.core.identity import Caller
 from innkeeper.core.messages import Message
 from innkeeper.core.sessions import Session, StoredMessage
 from innkeeper.storage import schema
+from innkeeper.storage.history_readers import outputs_of, sessions_of
 from innkeeper.storage.readers import Fetch, fetch_page, last_of, owned, page_of, visible
 from innkeeper.storage.records import SESSION_COLUMNS, message_of, session_of, stored_message_of
 from innkeeper.storage.statements import Row, Rows, Statement, unindexed
@@ -92,6 +93,18 @@ _BRANCHES = Statement(
 )
 
 
+_runs = schema.runs
+_LAST_OF_RUN = Statement(
+    select(_messages.c.session_key, _messages.c.branch, _messages.c.position)
+    .select_from(_runs)
+    .join(_messages, (_messages.c.session_key == _runs.c.session_key) & (_messages.c.run_id == bindparam("by_id")))
+    .where(_runs.c.id == bindparam("by_id"), owned(_runs), _runs.c.recorded == literal_column("1"))
+    .order_by(_messages.c.position.desc())
+    .limit(literal_column("1")),
+    returns=True,
+)
+
+
 class StoredSessions:
     """Implements `ports.readers.SessionReader`."""
 
@@ -150,8 +163,22 @@ class StoredSessions:
         rows = await fetch_page(self._fetch, caller, wanted, limit, _page, _LAST)
         return [session_of(row) for row in rows[:limit]], len(rows) > limit
 
+    async def numbered(
+        self, caller: Caller, user_id: str, *, limit: int, offset: int = 0
+    ) -> tuple[Sequence[Session], int]:
+        return await sessions_of(self._fetch, caller, user_id, limit=limit, offset=offset)
+
+    async def outputs(self, session: Session) -> Mapping[str, int]:
+        return await outputs_of(self._fetch, session)
+
     async def messages(
-        self, session: Session, *, limit: int | None = None, after: int = 0, oldest_first: bool = False
+        self,
+        session: Session,
+        *,
+        limit: int | None = None,
+        after: int = 0,
+        oldest_first: bool = False,
+        before: int | None = None,
     ) -> Sequence[StoredMessage]:
         heads = await self._fetch(_HEAD, {"by_key": session.key}, is_quick=True)
         if not heads:
@@ -160,12 +187,26 @@ class StoredSessions:
         spans = [(branch, position)]
         if branch:
             spans = _walk(await self._fetch(_BRANCHES, {"by_key": session.key}), branch, position)
+        if before is not None:
+            spans = [(branch, min(upto, before - 1)) for branch, upto in spans]
         rows = await self._spans(session.key, spans, limit, after, newest=not oldest_first)
         return [stored_message_of(row) for row in rows]
 
     async def history(self, lineage: Lineage) -> Sequence[Message]:
         rows = await self._spans(lineage.session_key, lineage.spans, None, 0, lineage.head.depth <= 64)
         return [message_of(body, internal) for _, _, internal, body, _ in rows]
+
+    async def until(self, caller: Caller, run_id: str) -> Sequence[Message] | None:
+        values = {"by_organization": caller.owner.organization, "by_owner": caller.owner.user, "by_id": run_id}
+        rows = await self._fetch(_LAST_OF_RUN, values, is_quick=True)
+        if not rows:
+            return None
+        ((key, branch, position),) = rows
+        spans = [(branch, position)]
+        if branch:
+            spans = _walk(await self._fetch(_BRANCHES, {"by_key": key}), branch, position)
+        found = await self._spans(key, spans, None, 0)
+        return [message_of(body, internal) for _, _, internal, body, _ in found]
 
     async def _spans(
         self,

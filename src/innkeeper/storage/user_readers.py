@@ -23,11 +23,12 @@ _OWNED = (
     schema.tokens,
     schema.log_records,
     schema.users,
+    schema.files,
 )
 """What has owners and an index that begins with them."""
 
 
-def _of_owner(table: Table) -> Statement:
+def of_owner(table: Table) -> Statement:
     """Every organization of a table is found by one step in the index, and looked into by another."""
     inner, following = table.alias("inner_rows"), table.alias("following")
     first = select(func.min(table.c.organization).label("name")).cte("organizations", recursive=True)
@@ -42,16 +43,17 @@ def _of_owner(table: Table) -> Statement:
     return Statement(select(found.c.name).where(found.c.name.is_not(None), is_there), returns=True)
 
 
-def _of_end_user(table: Any) -> Any:
+def of_end_user(table: Any) -> Any:
+    """The organizations in which somebody acted on the user's behalf."""
     query = select(table.c.organization).where(table.c.user_id == bindparam("user"))
     if table not in (schema.users, schema.chat_logs):
         query = query.where(table.c.user_id != table.c.owner)
     return query.distinct()
 
 
-OWNERS = tuple(_of_owner(table) for table in _OWNED)
+OWNERS = tuple(of_owner(table) for table in _OWNED)
 _END_USERS = tuple(
-    Statement(_of_end_user(table), returns=True)
+    Statement(of_end_user(table), returns=True)
     for table in (
         schema.sessions,
         schema.runs,
@@ -59,6 +61,7 @@ _END_USERS = tuple(
         schema.model_usage,
         schema.chat_logs,
         schema.users,
+        schema.files,
     )
 )
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
+from innkeeper import runtimes
 from innkeeper.buses.memory import MemoryBus
 from innkeeper.config import Settings
 from innkeeper.core.context import RunContext
@@ -29,6 +28,7 @@ from innkeeper.services.credits import Credits
 from innkeeper.services.denials import Denials
 from innkeeper.services.engines import Engines
 from innkeeper.services.figures import Figures
+from innkeeper.services.files import Files
 from innkeeper.services.handlers import Handlers
 from innkeeper.services.initializations import Initializations
 from innkeeper.services.injections import Injections
@@ -40,17 +40,19 @@ from innkeeper.services.runs import RunLimits, Runs
 from innkeeper.services.session_tails import SessionTails
 from innkeeper.services.sessions import Sessions
 from innkeeper.services.settlements import Settlements
-from innkeeper.services.tokens import Digests, Tokens
+from innkeeper.services.tokens import Tokens
 from innkeeper.services.trace_export import TraceExport
 from innkeeper.services.traces import Traces
 from innkeeper.services.wakes import Wakes
 from innkeeper.services.webhooks import Deliveries, Webhooks
+from innkeeper.services.workspaces import Workspaces
 from innkeeper.telemetry.logs import LogWriter
 from innkeeper.telemetry.measures import Measures
 from innkeeper.telemetry.retention import LogRetention
 from innkeeper.webhooks.senders import HttpSender
 from innkeeper.wiring.accounting import open_audit, open_balances, open_price_file
 from innkeeper.wiring.chat_logging import ChatLogging, chat_logging
+from innkeeper.wiring.filing import Filing, filing
 from innkeeper.wiring.openings import (
     Store,
     keeps_tokens_in_redis,
@@ -58,9 +60,9 @@ from innkeeper.wiring.openings import (
     open_issuer,
     open_sandbox,
     open_span_sink,
-    open_vault,
 )
 from innkeeper.wiring.price_files import PriceFile
+from innkeeper.wiring.tokens import token_parts
 
 _LONGEST_WAIT = 120.0
 
@@ -93,6 +95,9 @@ class Started:
     admins: Admins
     denials: Denials
     initializations: Initializations
+    filing: Filing
+    files: Files
+    workspaces: Workspaces
     loop: asyncio.AbstractEventLoop
 
 
@@ -131,11 +136,13 @@ async def open_services(
     shared = _shared(settings, agents, store, measures, new_context)
     started = _assembled(shared, handlers)
     try:
+        await started.filing.open()
         await started.control.open_sandbox()
         await started.runs.open()
         await started.control.open()
     except BaseException:
         await started.control.close()
+        await started.filing.close()
         await shared.wakes.close()
         if shared.trace_export is not None:
             await shared.trace_export.close(0)
@@ -184,9 +191,10 @@ def _assembled(shared: _Shared, handlers: Handlers) -> Started:
         now=now,
         new_id=new_id,
         new_token=tokens.mint_for_session,
-        on_deletion=tails.grew,
+        on_deletion=_on_deletion(tails),
     )
     control = _control(shared, handlers, sessions, tails)
+    filed = filing(settings, store, neighbours)
     control.queue.on_end = None if shared.trace_export is None else shared.trace_export.ended
     neighbours.on_growth = tails.grew
     neighbours.on_work, neighbours.on_look = control.queue.wake, control.queue.look
@@ -216,6 +224,9 @@ def _assembled(shared: _Shared, handlers: Handlers) -> Started:
         admins=_admins(shared, tokens),
         denials=Denials(audit=open_audit(store)),
         initializations=_initializations(shared),
+        filing=filed,
+        files=filed.files,
+        workspaces=filed.workspaces,
         loop=asyncio.get_running_loop(),
     )
 
@@ -223,7 +234,13 @@ def _assembled(shared: _Shared, handlers: Handlers) -> Started:
 def _runs(shared: _Shared) -> Runs:
     settings, store, meter = shared.settings, shared.store, shared.measures.meter
     settlements = Settlements(
-        store.journal, now, new_id, shows_errors=settings.debug, meter=meter, cost=shared.prices.cost
+        store.journal,
+        now,
+        new_id,
+        shows_errors=settings.debug,
+        meter=meter,
+        cost=shared.prices.cost,
+        action_seconds=settings.action_seconds,
     )
     settlements.on_end = _on_end(shared)
     limits = RunLimits(
@@ -251,6 +268,7 @@ def _runs(shared: _Shared) -> Runs:
         sessions=store.sessions,
         runs=store.runs,
         injections=store.injections,
+        actions=store.actions,
         agents=shared.agents,
         settlements=settlements,
         membership=membership,
@@ -265,6 +283,16 @@ def _runs(shared: _Shared) -> Runs:
         neighbours=shared.neighbours,
         meter=meter,
     )
+
+
+def _on_deletion(tails: SessionTails) -> Callable[[str], None]:
+    """Who hears of each session that has been deleted here."""
+
+    def deleted(session_key: str) -> None:
+        tails.grew(session_key)
+        runtimes.session_deleted(session_key)
+
+    return deleted
 
 
 def _on_end(shared: _Shared) -> Callable[[Run], None]:
@@ -368,26 +396,6 @@ def _webhooks(settings: Settings, store: Store, worker: str) -> Webhooks:
         return Webhooks(sender)
     secret = None if settings.webhook_secret is None else settings.webhook_secret.get_secret_value()
     return Webhooks(sender, Deliveries(journal=store.journal, sender=sender, now=now, worker=worker, secret=secret))
-
-
-def token_parts(settings: Settings, store: Store) -> dict[str, Any]:
-    """What `Tokens` are made of, over an open store that need not be served.
-
-    Raises: SetupError.
-    """
-    return {
-        "vault": open_vault(settings, store),
-        "sessions": store.tokens,
-        "audit": open_audit(store),
-        "digests": _digests(settings),
-        "now": now,
-        "random": secrets.token_bytes,
-    }
-
-
-def _digests(settings: Settings) -> Digests:
-    key = settings.api_key_secret
-    return Digests((key.get_secret_value() if key is not None else None) or None)
 
 
 def runtime_settings(settings: Settings) -> RuntimeSettings:

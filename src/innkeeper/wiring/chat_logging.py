@@ -14,9 +14,10 @@ from innkeeper.ports.chat_logs import ChatLogSink
 from innkeeper.services.chat_log_copies import ChatLogCopies
 from innkeeper.services.chat_log_retention import ChatLogRetention
 from innkeeper.services.chat_log_writer import ChatLogWriter
+from innkeeper.services.contents import Rubbish
 from innkeeper.services.erasures import Erasures
 from innkeeper.wiring.accounting import open_audit
-from innkeeper.wiring.openings import Store, open_vault
+from innkeeper.wiring.openings import Store, open_blobs, open_vault
 
 _PATIENCE = 2.0
 """Seconds that a stop waits for the last rows, and for their copies."""
@@ -87,6 +88,12 @@ def open_sink(settings: Settings) -> ChatLogSink | None:
 async def open_erasures(settings: Settings, store: Store) -> AsyncIterator[Erasures]:
     """Erasure of users, over an open store. Raises: SetupError, MissingDependency."""
     vault, sink = open_vault(settings, store), open_sink(settings)
+
+    async def scrub() -> bool:
+        if not store.is_shared:  # else their contents may be on another machine, whose server removes them
+            await _empty_rubbish(settings, store)
+        return await asyncio.to_thread(store.scrub)
+
     try:
         yield Erasures(
             journal=store.journal,
@@ -96,9 +103,19 @@ async def open_erasures(settings: Settings, store: Store) -> AsyncIterator[Erasu
             now=now,
             new_id=new_id,
             sink=sink,
-            scrub=lambda: asyncio.to_thread(store.scrub),
+            scrub=scrub,
         )
     finally:
         await vault.close()
         if sink is not None:
             await sink.close()
+
+
+async def _empty_rubbish(settings: Settings, store: Store) -> None:
+    """Remove the contents of files that nobody has any more."""
+    blobs = open_blobs(settings)
+    await blobs.open()
+    try:
+        await Rubbish(journal=store.journal, blobs=blobs, now=now).empty()
+    finally:
+        await blobs.close()

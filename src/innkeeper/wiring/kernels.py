@@ -191,6 +191,7 @@ class Kernel:
         patience = self.settings.drain_seconds
         await asyncio.gather(started.runs.close(patience), started.control.drain(patience))
         await started.control.close()
+        await runtimes.close()
         await started.session_tails.cut()
         await self.house.finished(FINALIZE_SECONDS)
         if started.trace_export is not None:
@@ -202,6 +203,7 @@ class Kernel:
         await started.tokens.close()
         await started.log_retention.close()
         await started.chat_logging.close()
+        await started.filing.close()
         if started.price_file is not None:
             await started.price_file.close()
         await started.log_writer.close()
@@ -237,7 +239,7 @@ def _prepare_process() -> None:
     """
     if gc.get_freeze_count() == 0:
         gc.freeze()
-        gc.set_threshold(max(gc.get_threshold()[0], 10_000), 20, 50)
+        gc.set_threshold(10_000, 20, 50)
     sys.setswitchinterval(min(sys.getswitchinterval(), 0.0001))
 
 

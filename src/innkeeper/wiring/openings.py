@@ -6,17 +6,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from innkeeper.blobs.local import LocalBlobs
 from innkeeper.buses.memory import MemoryBus
 from innkeeper.config import MODES, Settings
 from innkeeper.core.errors import MissingDependency, SetupError
 from innkeeper.core.rates import RateRules, rate_of, special_rates
 from innkeeper.limiters.memory import MemoryLimiter
 from innkeeper.ports.accounts import AdminReader, AuditReader, ChatLogReader, CreditReader, UserReader
+from innkeeper.ports.blobs import BlobStore
 from innkeeper.ports.bus import Bus
+from innkeeper.ports.files import FileReader, WorkspaceReader
 from innkeeper.ports.issuers import Issuer
 from innkeeper.ports.journal import Journal
 from innkeeper.ports.limits import Limiter
 from innkeeper.ports.readers import (
+    ActionReader,
     CommandReader,
     CountReader,
     EngineReader,
@@ -49,6 +53,9 @@ class Store(Protocol):
     def runs(self) -> RunReader: ...
 
     @property
+    def actions(self) -> ActionReader: ...
+
+    @property
     def injections(self) -> InjectionReader: ...
 
     @property
@@ -77,6 +84,12 @@ class Store(Protocol):
 
     @property
     def users(self) -> UserReader: ...
+
+    @property
+    def files(self) -> FileReader: ...
+
+    @property
+    def workspaces(self) -> WorkspaceReader: ...
 
     @property
     def tokens(self) -> TokenReader: ...
@@ -125,6 +138,27 @@ def open_store(settings: Settings, on_commit: Callable[[float], None] = lambda s
         return PostgresStore(url, on_commit=on_commit)
     raise SetupError(
         f"DATABASE_URL begins with {scheme!r}; use sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME."
+    )
+
+
+def open_blobs(settings: Settings) -> BlobStore:
+    """Where the contents of files are kept, not yet opened.
+
+    Raises: SetupError, MissingDependency.
+    """
+    if settings.blob_store == "local":
+        return LocalBlobs(settings.data_dir.expanduser().absolute() / "blobs")
+    if settings.s3_bucket is None:
+        raise SetupError("BLOB_STORE=s3 needs a bucket: name one with S3_BUCKET.")
+    try:
+        from innkeeper.blobs.s3 import S3Blobs
+    except ModuleNotFoundError as error:
+        raise MissingDependency(f"S3 needs the package {error.name}: pip install 'innkeeper[s3]'.") from error
+    return S3Blobs(
+        settings.s3_bucket,
+        settings.environment(),
+        endpoint_url=settings.s3_endpoint_url,
+        prefix=settings.s3_prefix,
     )
 
 

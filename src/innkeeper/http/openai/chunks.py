@@ -11,14 +11,17 @@ from typing import Any
 
 import msgspec
 
+from innkeeper.core.actions import Action
 from innkeeper.core.changes import Segment
 from innkeeper.core.events import (
+    ActionRequired,
     ReasoningDelta,
     RunEnded,
     RunFailed,
     ToolCalled,
     json_string,
     read,
+    shown_action,
 )
 from innkeeper.core.runs import Run, RunError
 from innkeeper.core.times import unix_seconds
@@ -70,6 +73,8 @@ def completion(run: Run, ending: Ending) -> bytes:
     }
     if ending.usage is not None:
         body["usage"] = shown_usage(ending.usage)
+    if ending.status == "requires_action":
+        body |= _waiting(run.id, ending.actions)
     return _dumps(body)
 
 
@@ -126,6 +131,8 @@ class ChunkEncoder:
                 return error_frame(run_error_facts(RunError(code, message)))
             case RunEnded() as end:
                 return self._end(end)
+            case ActionRequired(run_id, actions, expires_at):
+                return self._pause(run_id, actions, expires_at)
             case _:
                 return b""
 
@@ -151,6 +158,17 @@ class ChunkEncoder:
         if self._include_usage and end.usage is not None:
             frames += self._head + b',"choices":[],"usage":' + _dumps(shown_usage(end.usage)) + b"}\n\n"
         return frames + DONE
+
+    def _pause(self, run_id: str, actions: tuple[Action, ...], expires_at: str) -> bytes:
+        """The run waits for people: the answer so far is all there is, for now."""
+        told = _dumps({**_waiting(run_id, actions), "expires_at": expires_at})
+        return self._head + b"," + told[1:-1] + _choice({}, "stop") + DONE
+
+
+def _waiting(run_id: str, actions: tuple[Action, ...]) -> dict[str, Any]:
+    """What stands beside a completion that may go on: only clients who know of it look at it."""
+    shown = [shown_action(action) for action in actions]
+    return {"status": "requires_action", "run_id": run_id, "actions": shown}
 
 
 def _choice(delta: Mapping[str, Any], finish_reason: str | None = None) -> bytes:

@@ -70,7 +70,7 @@ async def answer_completion(body: ChatCompletionRequest, request: Request, agent
     if start.stream:
         return _stream(turn, include_usage=bool(body.stream_options and body.stream_options.include_usage))
     ending = await wait_for_end(turn, request.receive)
-    if ending.status != "completed":
+    if ending.status not in ("completed", "requires_action"):
         return failed(turn, ending, request_id_of(request.scope))
     return Answer(turn, completion(turn.tail.run, ending), headers=run_headers(turn))
 

@@ -1,17 +1,18 @@
 """Migrations: Alembic scripts, shipped in the package and applied by `innkeeper migrate`.
 
-SQLite is brought up to date at start; the usual start only compares one row with `HEAD`, so that Alembic is
-not even imported.
+SQLite is brought up to date at start; the usual start only compares one row with `HEAD`, and a new database is made as
+the scripts would have left it, so that Alembic is not even imported.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from functools import cache
 from pathlib import Path
 
 from innkeeper.core.errors import SetupError
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest revision; a test compares it with the scripts."""
 
 _FOLDER = Path(__file__).parent
@@ -25,8 +26,46 @@ def migrate_sqlite(connection: sqlite3.Connection, database: Path) -> None:
     revision = current_sqlite_revision(connection)
     if revision is not None and revision > HEAD:
         raise SetupError(f"The database {database} is newer than this program. Upgrade innkeeper.")
-    if revision != HEAD:
+    if revision is None and _is_empty(connection):
+        _create(connection)
+    elif revision != HEAD:
         upgrade(f"sqlite:///{database}")
+
+
+def _is_empty(connection: sqlite3.Connection) -> bool:
+    return connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    """All tables at once, where nobody else has made them meanwhile. A test compares the result with the scripts'."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if _is_empty(connection):
+            for statement in _creation():
+                connection.execute(statement)
+            connection.execute("INSERT INTO alembic_version (version_num) VALUES (?)", (HEAD,))
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+@cache
+def _creation() -> tuple[str, ...]:
+    from sqlalchemy.dialects import sqlite
+    from sqlalchemy.schema import CreateIndex, CreateTable
+
+    from innkeeper.storage.schema import metadata
+
+    dialect, statements = sqlite.dialect(), []
+    for table in metadata.sorted_tables:
+        statements.append(str(CreateTable(table).compile(dialect=dialect)))
+        statements += sorted(str(CreateIndex(index).compile(dialect=dialect)) for index in table.indexes)
+    return (
+        *statements,
+        "INSERT INTO audit_head (id, number, digest) VALUES (1, 0, '')",
+        "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)",
+    )
 
 
 def current_sqlite_revision(connection: sqlite3.Connection) -> str | None:

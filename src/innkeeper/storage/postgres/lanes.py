@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Sequence
 from functools import partial
 
+from innkeeper.core.action_changes import PauseRun, ResumeRun
 from innkeeper.core.changes import (
     Accepted,
     AcceptInjection,
@@ -31,6 +32,7 @@ from innkeeper.core.changes import (
     UpdateSession,
 )
 from innkeeper.core.control_changes import AcceptCommands, CreateEngine, EndCommand, PublishEvent
+from innkeeper.core.file_changes import ChangeWorkspace
 from innkeeper.core.identity import Owner
 
 _REMEMBERED = 10_000
@@ -95,8 +97,12 @@ def _session_of(change: Change) -> str | None:
     match change:
         case BeginRun() | EndRun() | UpdateSession() | DeleteSession() | AppendMessages():
             return change.session_key
+        case PauseRun():
+            return change.session_key
         case PublishEvent() | AcceptCommands() | EndCommand():
             return change.session_key
+        case ChangeWorkspace(place=place) if place.kind == "session":
+            return place.key
         case CreateEngine(engine=engine):
             return engine.session_key
         case _:
@@ -107,6 +113,8 @@ def _runs(change: Change, fence: Fence | None) -> tuple[str, ...]:
     match change:
         case AcceptRun(run=run):
             return (run.id,)
+        case ResumeRun(run_id=run_id) | PauseRun(run_id=run_id):
+            return (run_id,)
         case BeginRun(run_id=run_id) | EndRun(run_id=run_id) | RecordCredits(run_id=run_id):
             return (run_id,)
         case AppendEvents() | DeliverInjections() | ReleaseRun() if fence is not None:

@@ -13,6 +13,7 @@ from typing import Any
 import asyncpg
 
 from innkeeper.core.errors import SetupError
+from innkeeper.storage.action_readers import StoredActions
 from innkeeper.storage.admin_readers import StoredAdmins
 from innkeeper.storage.audit_readers import StoredAudit
 from innkeeper.storage.chat_log_readers import StoredChatLogs
@@ -21,6 +22,7 @@ from innkeeper.storage.credit_readers import StoredCredits
 from innkeeper.storage.engine_readers import StoredEngines
 from innkeeper.storage.event_readers import StoredEvents
 from innkeeper.storage.figure_readers import StoredFigures
+from innkeeper.storage.file_readers import StoredFiles, StoredWorkspaces
 from innkeeper.storage.log_readers import StoredLogs
 from innkeeper.storage.migrations import HEAD, upgrade
 from innkeeper.storage.postgres.connections import PATIENCE, Address, Connection, arguments, drop, patiently
@@ -101,6 +103,7 @@ class PostgresStore:
         fetch = PostgresFetch(self._pool)
         self.sessions = StoredSessions(fetch)
         self.runs = StoredRuns(fetch)
+        self.actions = StoredActions(fetch)
         self.injections = StoredInjections(fetch)
         self.events = StoredEvents(fetch)
         self.commands = StoredCommands(fetch)
@@ -113,6 +116,8 @@ class PostgresStore:
         self.logs = StoredLogs(fetch)
         self.chat_logs = StoredChatLogs(fetch)
         self.users = StoredUsers(fetch)
+        self.files = StoredFiles(fetch)
+        self.workspaces = StoredWorkspaces(fetch)
         self.workers = StoredWorkers(fetch)
         self.counts = StoredFigures(fetch)
 

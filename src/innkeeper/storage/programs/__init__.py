@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from innkeeper.core import administration, changes, control_changes
+from innkeeper.core import action_changes, administration, changes, control_changes, file_changes
 from innkeeper.storage.programs import (
+    actions,
     admins,
     audit,
     chat_logs,
@@ -22,15 +23,18 @@ from innkeeper.storage.programs import (
     deliveries,
     engines,
     erasures,
+    files,
     injections,
     log_records,
     logs,
     queues,
+    run_deletions,
     runs,
     sessions,
     sources,
     tokens,
     workers,
+    workspaces,
 )
 from innkeeper.storage.statements import Program
 
@@ -53,9 +57,20 @@ PROGRAMS: dict[type[changes.Change], Callable[[Any, changes.Fence | None], Progr
     changes.CreateSession: sessions.create,
     changes.UpdateSession: sessions.modify,
     changes.DeleteSession: sessions.remove,
+    changes.DeleteRun: run_deletions.delete_run,
     changes.AppendMessages: conversations.append,
     changes.TakeDeliveries: deliveries.take,
     changes.SettleDelivery: deliveries.settle,
+    action_changes.PauseRun: actions.pause,
+    action_changes.ResumeRun: actions.resume,
+    action_changes.TakeExpired: actions.take_expired,
+    file_changes.ReserveBlobs: files.reserve,
+    file_changes.KeepFile: files.keep,
+    file_changes.DeleteFile: files.drop,
+    file_changes.ForgetFiles: files.forget,
+    file_changes.ChangeWorkspace: workspaces.change,
+    file_changes.TakeRubbish: files.take_rubbish,
+    file_changes.DropRubbish: files.drop_rubbish,
     control_changes.PublishEvent: commands.publish,
     control_changes.AcceptCommands: commands.accept,
     control_changes.TakeCommands: commands.take,
@@ -89,7 +104,9 @@ PROGRAMS: dict[type[changes.Change], Callable[[Any, changes.Fence | None], Progr
     administration.ForgetUser: erasures.forget_user,
 }
 
-_CHECK_BY_THEMSELVES = changes.AppendEvents | changes.EndRun | changes.DeliverInjections | changes.ReleaseRun
+_CHECK_BY_THEMSELVES = (
+    changes.AppendEvents | changes.EndRun | changes.DeliverInjections | changes.ReleaseRun | action_changes.PauseRun
+)
 
 
 def call(batch: Sequence[changes.Change], fence: changes.Fence | None) -> Program:

@@ -6,14 +6,14 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, insert, select
+from sqlalchemy import bindparam, insert, literal_column, select
 
 from innkeeper.core.changes import Appended, AppendMessages, Fence, Lineage, Missing
 from innkeeper.core.identity import Owner
 from innkeeper.core.messages import Message, chain
 from innkeeper.core.sessions import Head, StoredMessage
 from innkeeper.core.times import Instant
-from innkeeper.core.transcripts import HistoryMode, Transcript, join
+from innkeeper.core.transcripts import HistoryMode, Joined, Transcript, join
 from innkeeper.storage import schema
 from innkeeper.storage.programs import claims, sessions
 from innkeeper.storage.records import dumps, message_body
@@ -27,6 +27,14 @@ _LINKS = Statement(
     .order_by(_table.c.position.desc()),
     returns=True,
 )
+LAST_OF_RUN = Statement(
+    select(_table.c.position, _table.c.branch, _table.c.chain, _table.c.depth)
+    .where(_table.c.session_key == bindparam("by_key"), _table.c.run_id == bindparam("by_run"))
+    .order_by(_table.c.position.desc())
+    .limit(literal_column("1")),
+    returns=True,
+)
+"""Found from the newest message backwards: most turns follow the last one."""
 _INSERT_BRANCH = Statement(insert(schema.branches))
 _BRANCHES = Statement(
     select(schema.branches.c.branch, schema.branches.c.parent_branch, schema.branches.c.fork_position).where(
@@ -94,13 +102,19 @@ def continue_with(
     now: Instant,
     run_id: str,
     injected: Sequence[Message] = (),
+    follows: str | None = None,
 ) -> Program:
-    """Join a client's transcript to the stored conversation and store what is new of it, after what was injected."""
+    """Join a client's transcript to the stored conversation and store what is new of it, after what was injected.
+
+    One that `follows` a run goes on after the last message of that, in a branch where the conversation has gone on.
+    """
     known: dict[str, Head] = {}
     if transcript.before and mode == "auto" and transcript.links[-1] != cell["head_chain"]:
         rows = yield Query(_LINKS, {"by_key": cell["key"]})
         known = {link: Head(position, branch, link, depth) for link, position, branch, depth in rows}
     joined = join(transcript, mode, head_of(cell), known)
+    if follows is not None:
+        joined = Joined((yield from _end_of(cell, follows)), transcript.before + transcript.new)
     told = _fingerprint(transcript.instructions)
     if joined.onto is not None and cell["message_count"]:
         yield from _fork(cell, joined.onto)
@@ -111,6 +125,15 @@ def continue_with(
     if injected:
         yield from place(cell, injected, now, run_id, is_unseen=True)
     yield from place(cell, joined.added, now, run_id)
+
+
+def _end_of(cell: Mapping[str, Any], run_id: str) -> Program:
+    """The last message of a run of this session; `None` if that is the head, or if the run has said nothing."""
+    rows = yield Query(LAST_OF_RUN, {"by_key": cell["key"], "by_run": run_id})
+    if not rows or rows[0][0] == cell["head_position"]:
+        return None
+    ((position, branch, link, depth),) = rows
+    return Head(position, branch, link, depth)
 
 
 def _fork(cell: Cells, onto: Head) -> Program:

@@ -28,8 +28,8 @@ from sqlalchemy import (
 from innkeeper.core.administration import Derived, ForgetToken, ForgetUser
 from innkeeper.core.changes import DeleteSession, Done, Fence
 from innkeeper.storage import schema
-from innkeeper.storage.programs import sessions
-from innkeeper.storage.statements import Program, Query, Statement
+from innkeeper.storage.programs import files, sessions
+from innkeeper.storage.statements import Program, Query, Row, Statement
 
 _SESSIONS_AT_ONCE = 10
 """Each of them may have a long log."""
@@ -68,6 +68,8 @@ _FIND_SESSIONS = (
 _FIND_RUNS = tuple(
     _some(_runs.c.id, is_theirs & _runs.c.ended_at.is_not(None)) for is_theirs in (_by_owner(_runs), _for_user(_runs))
 )
+_files = schema.files
+_FIND_FILES = (_some(_files.c.id, _by_owner(_files)), _some(_files.c.id, _for_user(_files)))
 _its_organization = _logs.c.organization == bindparam("organization")
 _FIND_LOGS = (
     _some(_logs.c.id, _by_owner(_logs), _logs.c.run_id),
@@ -83,7 +85,7 @@ _OUTBOX = Statement(
 _OF_RUN = (
     *(
         Statement(delete(table).where(table.c.run_id == bindparam("by_run")))
-        for table in (schema.segments, schema.deliveries, schema.injections)
+        for table in (schema.segments, schema.deliveries, schema.injections, schema.actions, schema.continuations)
     ),
     _OUTBOX,
     Statement(delete(_runs).where(_runs.c.id == bindparam("by_run"))),
@@ -181,6 +183,8 @@ def _parts(told: dict[str, Any]) -> Iterator[Program]:
     yield _forget_each(_FIND_TOKENS, told, (_REVOKE,))
     for statement in _FIND_SESSIONS:
         yield _forget_sessions(statement, told)
+    for statement in _FIND_FILES:
+        yield _forget_files(statement, told)
     for statement in _FIND_RUNS:
         yield _forget_each(statement, told, _OF_RUN)
     for statement in _FIND_LOGS:
@@ -197,9 +201,23 @@ def _counted(statement: Statement, told: dict[str, Any]) -> Program:
 
 def _forget_sessions(statement: Statement, told: dict[str, Any]) -> Program:
     rows = yield Query(statement, {**told, "limit": min(told["limit"], _SESSIONS_AT_ONCE)})
+    for key, *_ in rows:  # all of them before the account of any, as who writes to a workspace has it
+        yield Query(sessions.LOCK, {"by_key": key})
     for key, session_id, owner in rows:
         yield from sessions.remove(DeleteSession(key), None)
         yield Query(_LINES_OF_SESSION, {**told, "by_session": session_id, "by_owner": owner})
+    return len(rows)
+
+
+def _forget_files(statement: Statement, told: dict[str, Any]) -> Program:
+    """What somebody else has just deleted has given back its room already."""
+    rows = yield Query(statement, told)
+    still_there: list[Row] = []
+    for file_id, *_ in rows:
+        still_there += yield Query(files.LOCK, {"by_id": file_id})
+    for (file_id,) in still_there:
+        for deletion in files.DROPS:
+            yield Query(deletion, {"by_id": file_id})
     return len(rows)
 
 

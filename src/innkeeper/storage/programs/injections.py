@@ -46,7 +46,9 @@ from innkeeper.storage.statements import Program, Query, Statement, unindexed
 _table, _runs = schema.injections, schema.runs
 _numbered = table("injections", *(column(one.name, one.type) for one in _table.c if one.name != "number"))
 _INSERT = Statement(insert(_numbered))  # the database gives the number
-_is_running = (_runs.c.status == literal_column("'running'")) & _runs.c.ended_at.is_(None)
+_is_running = _runs.c.status.in_(
+    (literal_column("'running'"), literal_column("'requires_action'"))
+) & _runs.c.ended_at.is_(None)
 _COUNT = Statement(
     update(_runs)
     .where(_runs.c.id == bindparam("by_id"), _is_running)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import bindparam, select
 
+from innkeeper.core.action_changes import Expired, Resumed, ResumeRun, TakeExpired, Waits
 from innkeeper.core.administration import AddAdmin, AddCredits, Audited, RemoveBalance, SetBalance, WriteAudit
 from innkeeper.core.changes import (
     Accepted,
@@ -33,8 +34,10 @@ from innkeeper.core.changes import (
     TakeQueued,
 )
 from innkeeper.core.control_changes import CreateEngine, CreateToken, KeepLogs
+from innkeeper.core.file_changes import ChangeWorkspace, KeepFile, ReserveBlobs, WorkspaceChanged
+from innkeeper.core.files import Place, WorkspaceFile
 from innkeeper.storage import schema
-from innkeeper.storage.programs import admins, audit, credits, log_records
+from innkeeper.storage.programs import admins, audit, credits, files, log_records, workspaces
 from innkeeper.storage.programs.control_proofs import control_proof
 from innkeeper.storage.statements import Query, Statement
 
@@ -45,6 +48,14 @@ _BEGUN = Statement(
         _runs.c.id == bindparam("by_id"),
         _runs.c.epoch == bindparam("by_epoch"),
         _runs.c.worker == bindparam("by_worker"),
+    ),
+    returns=True,
+)
+_DECIDED = Statement(
+    select(schema.actions.c.id).where(
+        schema.actions.c.run_id == bindparam("by_run"),
+        schema.actions.c.id == bindparam("by_id"),
+        schema.actions.c.decided_at == bindparam("by_decided_at"),
     ),
     returns=True,
 )
@@ -92,6 +103,12 @@ def proof(changes: Sequence[Change], outcomes: Iterable[Outcome]) -> Query | Non
                 return Query(_BEGUN, {"by_id": run.id, "by_epoch": epoch, "by_worker": worker})
             case RequestCancel(worker=worker), Cancelling(fence=Fence(run_id=run_id, epoch=epoch)):
                 return Query(_BEGUN, {"by_id": run_id, "by_epoch": epoch, "by_worker": worker})
+            case ResumeRun(worker=worker), Resumed(fence=Fence(run_id=run_id, epoch=epoch)):
+                return Query(_BEGUN, {"by_id": run_id, "by_epoch": epoch, "by_worker": worker})
+            case ResumeRun(run_id=run_id, answers=(answer, *_), now=now), Waits():
+                return Query(_DECIDED, {"by_run": run_id, "by_id": answer.action_id, "by_decided_at": now})
+            case TakeExpired(worker=worker), Expired(runs=((_, Fence(run_id=run_id, epoch=epoch)), *_)):
+                return Query(_BEGUN, {"by_id": run_id, "by_epoch": epoch, "by_worker": worker})
             case AcceptInjection(id=injection_id), Injected():
                 return Query(_INJECTION, {"by_id": injection_id})
             case AcceptRun(), Steered(injection_id=injection_id):
@@ -108,6 +125,12 @@ def proof(changes: Sequence[Change], outcomes: Iterable[Outcome]) -> Query | Non
                 return Query(_TOKEN, {"by_id": token.id, "by_digest": digest})
             case KeepLogs(records=(line, *_)), _:
                 return Query(log_records.FIND, {"by_id": line.id})
+            case ReserveBlobs(blobs=(blob, *_), due_at=due_at), _:
+                return Query(files.RESERVED, {"by_blob": blob, "by_due_at": due_at})
+            case KeepFile(file=file), Done():
+                return Query(files.FIND, {"by_id": file.id, "by_blob": file.blob})
+            case ChangeWorkspace(place=place), WorkspaceChanged(written=(version, *_)):
+                return _written(place, version)
             case AddAdmin(admin=admin), Done():
                 return Query(admins.FIND, {"by_id": admin.id, "by_email": admin.email})
             case WriteAudit(entry=entry), Audited():
@@ -132,3 +155,8 @@ def _claimed(change: KeepClaim) -> Query:
         "by_created_at": change.now,
     }
     return Query(_CLAIM, values)
+
+
+def _written(place: Place, file: WorkspaceFile) -> Query:
+    values = {"by_kind": place.kind, "by_place": place.key, "by_path": file.path}
+    return Query(workspaces.FIND, {**values, "by_version": file.version, "by_blob": file.blob})

@@ -41,7 +41,12 @@ _BEGIN = Statement(
 )
 _BEFORE = Statement(
     select(
-        _table.c.started_at, _table.c.started_sequence, _table.c.agent_name, _table.c.endpoint, _table.c.attempt
+        _table.c.started_at,
+        _table.c.started_sequence,
+        _table.c.agent_name,
+        _table.c.endpoint,
+        _table.c.attempt,
+        _table.c.plan,
     ).where(_table.c.id == bindparam("by_id")),
     returns=True,
 )
@@ -104,7 +109,8 @@ def _begin(
     cell: dict[str, Any], run_id: str, worker: str, now: Instant, transcript: Transcript, history: HistoryMode
 ) -> Program:
     rows = yield Query(_BEFORE, {"by_id": run_id})
-    ((started_at, started_sequence, agent_name, endpoint, attempt),) = rows
+    ((started_at, started_sequence, agent_name, endpoint, attempt, plan),) = rows
+    follows = None if plan is None else plan_of(plan).follows
     is_first = started_at is None
     place = cell["sequence"] + 1
     began = yield Query(
@@ -125,7 +131,9 @@ def _begin(
     rows = yield injections.waiting_for(cell, agent_name, now)
     segment = None
     if is_first:
-        segment = yield from _join(cell, Fence(run_id, worker, epoch), last_seq, rows, transcript, history, now)
+        segment = yield from _join(
+            cell, Fence(run_id, worker, epoch), last_seq, rows, transcript, history, now, follows
+        )
     else:
         yield from injections.adopt(rows, run_id, cell["key"])
     lineage: Lineage = yield from conversations.lineage_of(cell)
@@ -141,6 +149,7 @@ def _join(
     transcript: Transcript,
     history: HistoryMode,
     now: Instant,
+    follows: str | None,
 ) -> Program:
     """What was injected before the run and what was said to it join the history; returns what its log gains."""
     injected, segment = [], None
@@ -149,5 +158,5 @@ def _join(
         segment = Segment(last_seq + 1, len(payloads), b"\n".join(payloads))
         yield from logs.extend(fence, segment, now)
         yield from session_events.log(cell, session_events.noted(fence.run_id, payloads, last_seq + 1, now))
-    yield from conversations.continue_with(cell, transcript, history, now, fence.run_id, injected)
+    yield from conversations.continue_with(cell, transcript, history, now, fence.run_id, injected, follows)
     return segment

@@ -35,6 +35,7 @@ from innkeeper.storage.programs import (
     credits,
     deliveries,
     engines,
+    followed_runs,
     injections,
     session_events,
     sessions,
@@ -75,7 +76,11 @@ _HAS_ENDED = Statement(
 )
 _UNDER_WAY = Statement(
     select(_table.c.id, _table.c.worker, _table.c.agent_name)
-    .where(_table.c.session_key == bindparam("by_key"), _table.c.status == literal_column("'running'"))
+    .where(
+        _table.c.session_key == bindparam("by_key"),
+        _table.c.status.in_((literal_column("'running'"), literal_column("'requires_action'"))),
+        _table.c.ended_at.is_(None),
+    )
     .with_for_update(),
     returns=True,
 )
@@ -132,7 +137,12 @@ _BLANK = Statement(
     update(_table)
     .where(_table.c.id == bindparam("by_id"))
     .values(
-        input=literal_column("'[]'"), output=null(), metadata=literal_column("'{}'"), opening=null(), closing=null()
+        input=literal_column("'[]'"),
+        output=null(),
+        metadata=literal_column("'{}'"),
+        opening=null(),
+        closing=null(),
+        request=null(),
     )
 )
 _OWNER_OF = Statement(
@@ -158,23 +168,24 @@ NOBODY = ""
 
 
 def accept(change: AcceptRun, fence: Fence | None) -> Program:
-    run, cell, is_new = change.run, None, True
+    run, is_new = change.run, True
     if change.claim is not None:
         known = yield from claims.find(run.owner, change.claim, run.created_at)
         if known is not None:
             return known
     waiting, interrupts = 0, None
-    if change.names_session and change.recorded:
-        rows = yield sessions.find(change.new_session, names_user=change.names_user)
-        if rows:
-            cell, is_new = sessions.cells(rows[0]), False
-            ((first, waiting),) = yield Query(_LINE, {"by_key": cell["key"]})
-            if waiting and change.when_busy == "steer":
-                steered = yield from _steer(change, cell["key"])
-                if steered is not None:
-                    return steered
-            if not change.only_joins:
-                _check_line(change, first, waiting)
+    cell = yield from _named_session(change)
+    if cell is not None:
+        is_new = False
+        ((first, waiting),) = yield Query(_LINE, {"by_key": cell["key"]})
+        if waiting and change.when_busy == "steer":
+            steered = yield from _steer(change, cell["key"])
+            if steered is not None:
+                return steered
+        if not change.only_joins:
+            _check_line(change, first, waiting)
+            if waiting and change.when_busy == "queue" and not run.background:
+                yield from _check_pause(run, cell["key"])
     if change.only_joins:
         return Missing()
     if cell is None:
@@ -208,13 +219,26 @@ def accept(change: AcceptRun, fence: Fence | None) -> Program:
     return Accepted(placed, lineage, 1, is_new, told, interrupts)
 
 
+def _named_session(change: AcceptRun) -> Program:
+    """The cells of the session that the request names, itself or by a run of it; `None` if that is to be made."""
+    if not change.recorded:
+        return None
+    if change.plan is not None and change.plan.follows is not None:
+        return (yield from followed_runs.session_of(change, change.plan.follows))
+    if not change.names_session:
+        return None
+    rows = yield sessions.find(change.new_session, names_user=change.names_user)
+    return sessions.cells(rows[0]) if rows else None
+
+
 def _priced(run: Run, cells: Cells, terms: Terms, reserved: tuple[int, credits.Held] | None) -> Program:
     """The run and its cells with what it may cost, which is set aside now."""
     amount, held = (None, {}) if reserved is None else reserved
     if amount is not None:
         yield from credits.keep_reserved(run.owner.organization, amount, held, run.created_at)
     cells["terms"], cells["reserved"] = terms_text(terms.pricing, tuple(held)), amount
-    return replace(run, pricing=terms.pricing, reserved=amount), cells
+    is_told = run.reserved == amount and run.pricing == terms.pricing
+    return run if is_told else replace(run, pricing=terms.pricing, reserved=amount), cells
 
 
 def _open(change: AcceptRun, cell: Cells) -> Program:
@@ -229,7 +253,10 @@ def _open(change: AcceptRun, cell: Cells) -> Program:
         injected, payloads = yield from injections.join(rows, run.id, cell["key"], first.last_seq)
         yield from session_events.log(cell, session_events.noted(run.id, payloads, first.last_seq + 1, run.created_at))
         first = Segment(first.first_seq, first.count + len(payloads), b"\n".join((first.data, *payloads)))
-    yield from conversations.continue_with(cell, change.transcript, change.history, run.created_at, run.id, injected)
+    follows = None if change.plan is None else change.plan.follows
+    yield from conversations.continue_with(
+        cell, change.transcript, change.history, run.created_at, run.id, injected, follows
+    )
     return first
 
 
@@ -273,6 +300,17 @@ def _check_line(change: AcceptRun, first: str | None, waiting: int) -> None:
         )
 
 
+def _check_pause(run: Run, session_key: str) -> Program:
+    """Nobody waits for a run that itself waits for people."""
+    (first,) = yield Query(NEXT, {"by_key": session_key})
+    if first[1] == RunStatus.REQUIRES_ACTION:
+        raise RunConflict(
+            f"Run {first[0]} of session {run.session_id!r} waits for a decision. Answer it with POST"
+            f" /runs/{first[0]}/resume, cancel it, or send when_busy: interrupt.",
+            details={"run_id": first[0]},
+        )
+
+
 def _placed(run: Run, cell: Mapping[str, Any], status: RunStatus, first: Segment) -> Run:
     """The run as it was stored, which is as it was asked for in most sessions: the first turn of a new one."""
     is_first = run.turn == cell["turns"] == 1 and run.session_key == cell["key"] and status is RunStatus.RUNNING
@@ -294,6 +332,8 @@ def _placed(run: Run, cell: Mapping[str, Any], status: RunStatus, first: Segment
         background=run.background,
         own_trace_id=run.own_trace_id,
         parent_span=run.parent_span,
+        request=run.request,
+        pricing=run.pricing,
         started_at=run.created_at if status is RunStatus.RUNNING else None,
         last_seq=first.last_seq,
     )
@@ -343,6 +383,7 @@ def _run_cells(change: AcceptRun, cell: Mapping[str, Any], status: RunStatus, fi
         "parent_span": run.parent_span,
         "terms": None,
         "reserved": None,
+        "request": None if run.request is None else dumps(run.request),
     }
 
 

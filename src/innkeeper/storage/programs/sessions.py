@@ -12,7 +12,7 @@ from innkeeper.core.errors import RunConflict
 from innkeeper.core.sessions import Session
 from innkeeper.core.times import Instant
 from innkeeper.storage import schema
-from innkeeper.storage.programs import chat_logs, commands, credits, engines, sources
+from innkeeper.storage.programs import chat_logs, commands, credits, engines, files, sources
 from innkeeper.storage.records import SESSION_COLUMNS, charged_of, dumps, session_of
 from innkeeper.storage.statements import Program, Query, Row, Statement
 
@@ -105,6 +105,9 @@ _DELETES = (
     Statement(delete(schema.branches).where(schema.branches.c.session_key == bindparam("by_key"))),
     Statement(delete(schema.injections).where(schema.injections.c.session_key == bindparam("by_key"))),
     Statement(delete(schema.session_events).where(schema.session_events.c.session_key == bindparam("by_key"))),
+    Statement(delete(schema.actions).where(schema.actions.c.session_key == bindparam("by_key"))),
+    Statement(delete(schema.continuations).where(schema.continuations.c.session_key == bindparam("by_key"))),
+    *files.FORGET_WORKSPACE,
     Statement(delete(_table).where(_table.c.key == bindparam("by_key"))),
 )
 # Who writes a run's log holds the run before its injections; so must who deletes both.

@@ -11,6 +11,7 @@ from sqlalchemy import BigInteger, bindparam, case, delete, insert, literal_colu
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
+from innkeeper.core.actions import ActionStatus
 from innkeeper.core.changes import (
     Cancelling,
     Done,
@@ -24,7 +25,9 @@ from innkeeper.core.changes import (
     Stale,
     TakeDead,
 )
+from innkeeper.core.runs import RunStatus
 from innkeeper.storage import schema
+from innkeeper.storage.programs import actions
 from innkeeper.storage.programs.logs import is_mine, mine
 from innkeeper.storage.programs.runs import NOBODY
 from innkeeper.storage.records import RUN_COLUMNS, run_of
@@ -54,6 +57,10 @@ _is_queued_for_anybody = (
     & (_table.c.background == literal_column("1"))
     & (_table.c.worker == literal_column(f"'{NOBODY}'"))
 )
+_is_paused = (_table.c.status == literal_column("'requires_action'")) & (
+    _table.c.worker == literal_column(f"'{NOBODY}'")
+)
+"""Whose end was asked for is somebody's, who may die before it is written."""
 _KEEP = Statement(
     update(_workers)
     .where(_workers.c.id == bindparam("by_id"))
@@ -71,7 +78,8 @@ _FIND = Statement(
     select(
         _table.c.worker,
         _table.c.ended_at,
-        case((_is_queued_for_anybody, literal_column("1")), else_=literal_column("0")),
+        case((_is_queued_for_anybody | _is_paused, literal_column("1")), else_=literal_column("0")),
+        _table.c.status,
     )
     .where(
         _table.c.id == bindparam("by_id"),
@@ -108,6 +116,7 @@ _DEAD = Statement(
     .where(
         _table.c.ended_at.is_(None),
         ~_is_queued_for_anybody,
+        ~_is_paused,
         _table.c.worker != bindparam("not_worker"),
         _workers.c.id.is_(None) | _is_missed,
     )
@@ -143,12 +152,14 @@ def cancel(change: RequestCancel, fence: Fence | None) -> Program:
     rows = yield Query(_FIND, named)
     if not rows:
         return Missing()
-    ((worker, ended_at, is_free),) = rows
+    ((worker, ended_at, is_free, status),) = rows
     if ended_at is not None:
         return Done()
     yield Query(_ASK, {"by_id": change.run_id})
     if not is_free:
         return Cancelling(worker)
+    if status == RunStatus.REQUIRES_ACTION:
+        yield from actions.close(change.run_id, ActionStatus.CANCELLED, change.now)
     ((epoch,),) = yield Query(_TAKE, {"by_id": change.run_id, "new_worker": change.worker})
     return Cancelling(change.worker, Fence(change.run_id, change.worker, epoch))
 

@@ -30,6 +30,7 @@ from innkeeper.core.changes import (
 )
 from innkeeper.core.control_changes import AcceptCommands, KeepLogs
 from innkeeper.core.errors import InnkeeperError, StorageUnavailable
+from innkeeper.core.file_changes import ChangeWorkspace
 from innkeeper.storage.programs import call
 from innkeeper.storage.sqlite.files import is_locked, storage_error
 
@@ -239,6 +240,8 @@ def _weight_of(change: Change) -> int:
         return sum(len(message.content or "") for message in change.messages)
     if isinstance(change, AcceptCommands):
         return len(change.commands) * 2 * _ROW
+    if isinstance(change, ChangeWorkspace):
+        return (len(change.writes) + len(change.removals)) * 4 * _ROW
     if isinstance(change, DeriveChatLogs | ForgetChatLogs):
         return change.limit * _ROW
     if isinstance(change, DeleteSession | ForgetUser):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from innkeeper.core.errors import StoreInUse
+from innkeeper.storage.action_readers import StoredActions
 from innkeeper.storage.admin_readers import StoredAdmins
 from innkeeper.storage.audit_readers import StoredAudit
 from innkeeper.storage.chat_log_readers import StoredChatLogs
@@ -20,6 +21,7 @@ from innkeeper.storage.credit_readers import StoredCredits
 from innkeeper.storage.engine_readers import StoredEngines
 from innkeeper.storage.event_readers import StoredEvents
 from innkeeper.storage.figure_readers import StoredFigures
+from innkeeper.storage.file_readers import StoredFiles, StoredWorkspaces
 from innkeeper.storage.log_readers import StoredLogs
 from innkeeper.storage.migrations import HEAD, current_sqlite_revision, migrate_sqlite
 from innkeeper.storage.readers import StoredInjections, StoredRuns, StoredWorkers
@@ -106,6 +108,7 @@ class SqliteStore:
         )
         self.sessions = StoredSessions(self._fetch)
         self.runs = StoredRuns(self._fetch)
+        self.actions = StoredActions(self._fetch)
         self.injections = StoredInjections(self._fetch)
         self.events = StoredEvents(self._fetch)
         self.commands = StoredCommands(self._fetch)
@@ -118,6 +121,8 @@ class SqliteStore:
         self.logs = StoredLogs(self._fetch)
         self.chat_logs = StoredChatLogs(self._fetch)
         self.users = StoredUsers(self._fetch)
+        self.files = StoredFiles(self._fetch)
+        self.workspaces = StoredWorkspaces(self._fetch)
         self.workers = StoredWorkers(self._fetch)
         self.counts = StoredFigures(self._fetch)
 
