@@ -35,7 +35,7 @@ _FENCE = re.compile(r"^```(\w+)([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _EXAMPLES = frozenset({"python", "console", "sh", "bash", "shell", "yaml"})
 _PORT = "8000"
 # A reader's pytest has none of the plugins that our own tests need; to load them takes longer than an example.
-_PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+_PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
 
 
 @dataclass(frozen=True, slots=True)
