@@ -113,8 +113,14 @@ def test_every_example_has_a_test() -> None:
         "langgraph_graph",
         "approvals",
         "mcp_tools",
+        "program",
     }
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
+
+
+def test_program(innkeeper_server: ServerFactory) -> None:
+    server = innkeeper_server(EXAMPLES / "program.py")
+    assert say(server.url, "three small words", "words")["output"].strip() == "3"
 
 
 def test_mcp_tools(innkeeper_server: ServerFactory) -> None:

@@ -54,6 +54,10 @@ ACTS = {
         "/credits?user=bob", "credits.remove", first=("PUT", "/credits", {"user": "bob", "balance": "1"})
     ),
     "POST /agent/initialize": Act("/agent/initialize", "agent.initialize", {"agent_name": "echo"}),
+    "PUT /agents/{name}/workspace/{path:path}": Act("/agents/echo/workspace/a.json", "workspace.write", {}),
+    "DELETE /agents/{name}/workspace/{path:path}": Act(
+        "/agents/echo/workspace/b.json", "workspace.remove", first=("PUT", "/agents/echo/workspace/b.json", {})
+    ),
     "POST /restart": Act("/restart", "server.restart"),
     "POST /kill": Act("/kill", "server.kill"),
     "POST /api/shutdown": Act("/api/shutdown", "server.shutdown"),

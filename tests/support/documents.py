@@ -216,6 +216,7 @@ def _environment(folder: Path, port: str) -> dict[str, str]:
         program.chmod(0o755)
     environment = clean_environment(folder / "data", {"API_PORT": port, "INNKEEPER_URL": f"http://127.0.0.1:{port}"})
     path = f"{programs}{os.pathsep}{environment['PATH']}"
+    environment.pop("CI", None)  # of which pytest takes it that longer lines are wanted
     return {**environment, **_PLUGINS, "PATH": path, "COLUMNS": "100"}
 
 

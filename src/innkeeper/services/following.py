@@ -30,46 +30,50 @@ class Following:
 
     def __init__(self, runs: RunReader) -> None:
         self._runs = runs
-        self._tails: dict[str, tuple[Tail, asyncio.Task[None]]] = {}
+        self._tails: dict[str, dict[Tail, asyncio.Task[None]]] = {}
 
     def follow(self, run: Run) -> Tail:
         """The tail of a run that is not executed here, shared with its other readers."""
-        known = self._tails.get(run.id)
-        if known is not None:
-            return known[0]
+        for known in self._tails.get(run.id, ()):
+            return known
         tail = Tail(run, after=run.last_seq)  # what is stored already, its readers find in the store
         self.adopt(tail)
         return tail
 
     def adopt(self, tail: Tail) -> None:
-        """Go on with a tail whose run has been taken over by another process."""
+        """Go on with a tail whose run has been taken over by another process.
+
+        Another one of that run may be followed: that of those who came before the run was executed here.
+        """
         task = asyncio.create_task(self._follow(tail))
-        self._tails[tail.run.id] = tail, task
+        self._tails.setdefault(tail.run.id, {})[tail] = task
         task.add_done_callback(partial(self._forget, tail))
 
     def _forget(self, tail: Tail, _: object) -> None:
-        known = self._tails.get(tail.run.id)
-        if known is not None and known[0] is tail:
-            del self._tails[tail.run.id]
+        tails = self._tails.get(tail.run.id, {})
+        tails.pop(tail, None)
+        if not tails:
+            self._tails.pop(tail.run.id, None)
 
     def left(self, tail: Tail) -> None:
         """A reader has gone; with the last one, following ends."""
-        known = self._tails.get(tail.run.id)
-        if known is not None and known[0] is tail and not tail.readers:
-            known[1].cancel()
+        task = self._tails.get(tail.run.id, {}).get(tail)
+        if task is not None and not tail.readers:
+            task.cancel()
             self._forget(tail, None)
 
     def wake(self, run_ids: Collection[str] | None) -> None:
         """Look again at these runs, or at all of them."""
         for run_id in list(self._tails) if run_ids is None else run_ids:
-            if run_id in self._tails:
-                self._tails[run_id][0].wake()
+            for tail in self._tails.get(run_id, ()):
+                tail.wake()
 
     def cut(self) -> None:
         """This process is leaving: send all readers away with their cursors."""
-        for tail, task in list(self._tails.values()):
-            task.cancel()
-            tail.cut()
+        for tails in list(self._tails.values()):
+            for tail, task in list(tails.items()):
+                task.cancel()
+                tail.cut()
 
     async def _follow(self, tail: Tail) -> None:
         while True:
