@@ -20,6 +20,8 @@ from innkeeper.ports.tokens import TokenVault
 from innkeeper.services.audit import Audit
 
 _AT_ONCE = 500
+_REVOKED_SECONDS = 1.1
+"""For a second, servers admit whom they knew: until then more may come in of who is forgotten."""
 _PAUSE_SECONDS = 0.01
 _LAST_COPIES_SECONDS = 1.0
 """How long a row may be on its way to the logging database when it is erased here."""
@@ -70,7 +72,8 @@ class Erasures:
         entry = self._audit.entry(actor, "user.forget", "user", user, {"organization": organization})
         await self._audit.write(entry)
         stand_ins: defaultdict[str, str] = defaultdict(lambda: f"forgotten-{self._new_id()[-8:]}")
-        await self._forget_tokens(user, organization, stand_ins)
+        if await self._forget_tokens(user, organization, stand_ins):
+            await asyncio.sleep(_REVOKED_SECONDS)
         total = 0
         for place in await self.places(user) if organization is None else (organization,):
             total += await self._forget_in(place, user, stand_ins[place])
@@ -78,14 +81,16 @@ class Erasures:
             total += await self._forget_copies(self._sink, user, organization)
         return Erased(total, await self._scrub())
 
-    async def _forget_tokens(self, user: str, organization: str | None, stand_ins: Mapping[str, str]) -> None:
-        """The vault may be another than the store, which may still hold those of before."""
-        after, has_more = None, True
+    async def _forget_tokens(self, user: str, organization: str | None, stand_ins: Mapping[str, str]) -> int:
+        """How many there were. The vault may be another than the store, which may still hold those of before."""
+        count, after, has_more = 0, None, True
         while has_more:
             page, has_more = await self._tokens.page(limit=200, after=after, user=user, organization=organization)
             for token in page:
                 await self._tokens.forget(token.id, stand_ins[token.owner.organization], Instant(self._now()))
+                count += token.revoked_at is None
             after = page[-1].id if page else None
+        return count
 
     async def _forget_in(self, organization: str, user: str, stand_in: str) -> int:
         total = 0
