@@ -28,6 +28,7 @@ from innkeeper.core.messages import Message
 from innkeeper.core.runs import RunError
 from innkeeper.core.usage import Usage
 from innkeeper.services.following import Following, replayed
+from innkeeper.services.tails import Tail
 from innkeeper.storage.sqlite.stores import SqliteStore
 from tests.support.turns import accept, accepted_by, end, events, fence, run_of
 
@@ -124,3 +125,12 @@ async def test_a_run_that_is_deleted_while_it_is_followed_ends_its_tail(store: S
     following = Following(store.runs)
     tail = following.follow(accept("q", "s").run)
     assert (await asyncio.wait_for(tail.ended, 5)).status == "interrupted"
+
+
+async def test_all_tails_of_a_run_are_cut_also_one_from_before_another_was_adopted(store: SqliteStore) -> None:
+    accepted = await _accepted(store)
+    following = Following(store.runs)
+    early, adopted = following.follow(accepted.run), Tail(accepted.run)
+    following.adopt(adopted)
+    following.cut()
+    assert (early.is_cut, adopted.is_cut) == (True, True)
