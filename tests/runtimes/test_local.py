@@ -195,11 +195,12 @@ async def test_a_caller_who_gives_up_does_not_stop_the_start_for_others(settings
 
 
 async def test_a_child_that_died_is_started_again_by_the_next_call(
-    settings: RuntimeSettings, place: LocalEndpoint
+    settings: RuntimeSettings, place: LocalEndpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
     (pid,) = servers(os.getpid())
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not is_listed(pid))
+    wait_until(lambda: "The process of local:smollm2 ended (-9; it said nothing)" in caplog.text)
     again = await local.endpoint("smollm2", settings)
     (fresh,) = servers(os.getpid())
     assert fresh != pid

@@ -21,28 +21,18 @@ from starlette.exceptions import HTTPException
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from innkeeper.core.errors import (
-    AddressTooLong,
-    Forbidden,
-    ForeignHost,
-    HeadersTooLarge,
     InnkeeperError,
     Invalid,
-    RateLimited,
-    StorageUnavailable,
     TooBusy,
-    Unauthorized,
-    Unparsable,
 )
 from innkeeper.core.identity import Caller
 from innkeeper.http.actions import ResumeBody
+from innkeeper.http.admissions import GOING_AWAY, admitted, readmitted
 from innkeeper.http.bodies import check, parse_json
 from innkeeper.http.chat import stream_router
-from innkeeper.http.denials import deny
 from innkeeper.http.deps import House, Services, house_of
 from innkeeper.http.environments import context_for
 from innkeeper.http.frames import error_payload, farewell_payload
-from innkeeper.http.gates import admit_socket
-from innkeeper.http.presenting import accepted_subprotocol
 from innkeeper.http.problems import error_facts
 from innkeeper.http.requests import ChatRequest, InjectRequest
 from innkeeper.http.traceparents import parent_of
@@ -52,41 +42,22 @@ Begin = Callable[[Turn], Awaitable[None]]
 
 _logger = logging.getLogger(__name__)
 
-PERMISSION = "runs:write"
 MAX_WAITING = 10
 MAX_MESSAGE = 1024 * 1024
-_REFUSED = 4401, 4403, 4421
-_GOING_AWAY, _TRY_AGAIN = 1012, 1013
 
 
 @stream_router.websocket("/ws/chat")
 async def chat_socket(websocket: WebSocket) -> None:
     """Chat over a WebSocket."""
     house = house_of(websocket)
-    try:
-        caller = await admit_socket(house.gate, websocket.scope, PERMISSION)
-    except (RateLimited, AddressTooLong, HeadersTooLarge, Unparsable) as error:
-        await websocket.receive()  # the handshake, which is answered as a request
-        await deny(error, house, websocket.scope, websocket._receive, websocket._send)
+    caller = await admitted(websocket, house)
+    if caller is None:
         return
-    except (ForeignHost, Forbidden, Unauthorized, StorageUnavailable) as error:
-        await websocket.close(_close_code(error), error.message[:120])
-        return
-    await websocket.accept(accepted_subprotocol(websocket.scope))
     house.meter.stream_opened("websocket")
     try:
         await Conversation(websocket, house, caller).run()
     finally:
         house.meter.stream_closed("websocket")
-
-
-def _close_code(error: InnkeeperError) -> int:
-    unauthorized, forbidden, misdirected = _REFUSED
-    if isinstance(error, Unauthorized):
-        return unauthorized
-    if isinstance(error, StorageUnavailable):
-        return _TRY_AGAIN
-    return misdirected if isinstance(error, ForeignHost) else forbidden
 
 
 class Conversation:
@@ -130,7 +101,7 @@ class Conversation:
         if not self._is_gone:
             run_id, cursor = self._cursor
             await self._websocket.send_text(farewell_payload(run_id, cursor).decode())
-            await self._websocket.close(_GOING_AWAY, "The server is restarting.")
+            await self._websocket.close(GOING_AWAY, "The server is restarting.")
 
     async def _next(self) -> str | None:
         assert self._services is not None, "the connection has been opened"
@@ -226,7 +197,7 @@ class Conversation:
 
         Raises: Unauthorized, Forbidden, StorageUnavailable.
         """
-        self._caller = await admit_socket(self._house.gate, self._websocket.scope, PERMISSION)
+        self._caller = await readmitted(self._websocket, self._house)
 
     async def _send_events(self, turn: Turn) -> None:
         reading = turn.watch()

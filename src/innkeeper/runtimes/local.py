@@ -173,7 +173,7 @@ class _Child:
                     listener.join()
                     raise self._not_loaded(process.wait())
                 self.ready.set_result(LocalEndpoint(f"{address}/v1", self._alias, self._key))
-                self._await_end(process)
+                self._await_end(process, listener)
             finally:
                 process.kill()
                 listener.join()
@@ -219,13 +219,15 @@ class _Child:
         _log.info("%s%s is ready after %.1f s.", PREFIX, self._alias, time.monotonic() - began)
         return str(json.loads(answer)["address"])
 
-    def _await_end(self, process: subprocess.Popen[bytes]) -> None:
+    def _await_end(self, process: subprocess.Popen[bytes], listener: threading.Thread) -> None:
         assert process.stdout is not None
         process.stdout.read()  # ends with the process
         self._ended.set()  # before `wait`, while which `poll` in another thread says that the process lives
         if not self._stopping.is_set():
-            message = "The process of %s%s ended (%s); the next question starts it again."
-            _log.warning(message, PREFIX, self._alias, process.wait())
+            message = "The process of %s%s ended (%s; %s); the next question starts it again."
+            code = process.wait()
+            listener.join()
+            _log.warning(message, PREFIX, self._alias, code, self._last_words)
 
     @property
     def _alias(self) -> str:
@@ -251,11 +253,14 @@ class _Child:
     def _not_loaded(self, code: int | None) -> SetupError | ShuttingDown:
         if self._stopping.is_set():
             return ShuttingDown("The server is stopping.")
-        said = " / ".join(self._errors) or "it said nothing"
         return SetupError(
-            f"The model {PREFIX}{self._name} could not be loaded: its process ended with {code} ({said}).",
+            f"The model {PREFIX}{self._name} could not be loaded: its process ended with {code} ({self._last_words}).",
             param="model",
         )
+
+    @property
+    def _last_words(self) -> str:
+        return " / ".join(self._errors) or "it said nothing"
 
 
 class _LoggedProgress:

@@ -20,29 +20,19 @@ from starlette.exceptions import HTTPException
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from innkeeper.core.errors import (
-    AddressTooLong,
-    Forbidden,
-    ForeignHost,
-    HeadersTooLarge,
     InnkeeperError,
     Invalid,
-    RateLimited,
     ShuttingDown,
-    StorageUnavailable,
     TooBusy,
-    Unauthorized,
-    Unparsable,
 )
 from innkeeper.core.identity import Caller
 from innkeeper.core.messages import Message
 from innkeeper.core.runs import Run, RunStatus, StartRun
 from innkeeper.core.times import Instant
+from innkeeper.http.admissions import GOING_AWAY, admitted, close_code, readmitted
 from innkeeper.http.bodies import check, parse_json
-from innkeeper.http.denials import deny
 from innkeeper.http.deps import House, Services, house_of
 from innkeeper.http.environments import context_for
-from innkeeper.http.gates import admit_socket
-from innkeeper.http.presenting import accepted_subprotocol
 from innkeeper.http.problems import classified
 from innkeeper.http.responses.events import ResponseEvents
 from innkeeper.http.responses.frames import data_of
@@ -59,41 +49,23 @@ from innkeeper.services.readings import RunReading
 
 _logger = logging.getLogger(__name__)
 
-PERMISSION = "runs:write"
 PATH = "/v1/responses"
 MAX_WAITING = 10
 MAX_MESSAGE = 1024 * 1024
-_GOING_AWAY, _TRY_AGAIN = 1012, 1013
-_UNAUTHORIZED, _FORBIDDEN, _MISDIRECTED = 4401, 4403, 4421
 
 
 @router.websocket("")
 async def responses_socket(websocket: WebSocket) -> None:
     """Responses over a WebSocket."""
     house = house_of(websocket)
-    try:
-        caller = await admit_socket(house.gate, websocket.scope, PERMISSION)
-    except (RateLimited, AddressTooLong, HeadersTooLarge, Unparsable) as error:
-        await websocket.receive()  # the handshake, which is answered as a request
-        await deny(error, house, websocket.scope, websocket._receive, websocket._send)
+    caller = await admitted(websocket, house)
+    if caller is None:
         return
-    except (ForeignHost, Forbidden, Unauthorized, StorageUnavailable) as error:
-        await websocket.close(_close_code(error), error.message[:120])
-        return
-    await websocket.accept(accepted_subprotocol(websocket.scope))
     house.meter.stream_opened("websocket")
     try:
         await Connection(websocket, house, caller, await house.ready()).run()
     finally:
         house.meter.stream_closed("websocket")
-
-
-def _close_code(error: InnkeeperError) -> int:
-    if isinstance(error, Unauthorized):
-        return _UNAUTHORIZED
-    if isinstance(error, StorageUnavailable | ShuttingDown):
-        return _TRY_AGAIN
-    return _MISDIRECTED if isinstance(error, ForeignHost) else _FORBIDDEN
 
 
 class Connection:
@@ -144,7 +116,7 @@ class Connection:
             return
         error = self._refusal or ShuttingDown("The server is shutting down. Connect again shortly.")
         await self._send_error(error)
-        code = _GOING_AWAY if self._refusal is None else _close_code(error)
+        code = GOING_AWAY if self._refusal is None else close_code(error)
         await self._websocket.close(code, error.message[:120])
 
     async def _next(self) -> str | None:
@@ -191,7 +163,7 @@ class Connection:
             body = check(ResponseRequest, {**fields, "stream": True})
             if body.background:
                 raise Invalid("A response on a WebSocket cannot be in the background.", param="background")
-            self._caller = await admit_socket(self._house.gate, self._websocket.scope, PERMISSION)
+            self._caller = await readmitted(self._websocket, self._house)
             if fields.get("generate") is False:
                 await self._warm_up(body, stream_id)
                 return
