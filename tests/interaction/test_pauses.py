@@ -70,6 +70,24 @@ class Asking:
         yield "Done."
 
 
+class Bounded:
+    """Tracks 0.75 of the one credit that it may come to, asks, and tracks as much as it has been told to then."""
+
+    def describe(self) -> AgentDescription:
+        return AgentDescription("bounded", pricing=Pricing(max_credits=Decimal(1)))
+
+    async def run(self, turn: Turn, context: RunContext) -> AsyncIterator[AgentEvent | str]:
+        if turn.continuation is None:
+            context.track_usage(0.75, "asking")
+            yield ToolCalled("do", "call", "{}")
+            yield Paused((Action("call", "approval", "do", "{}"),), "")
+            return
+        yield ToolReturned("do", "call", "done")
+        context.track_usage(float(turn.prompt), "doing")
+        await asyncio.sleep(0)
+        yield json.dumps(context.usage["total_credits"])
+
+
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
 def inn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inn]:
     folder = tmp_path_factory.mktemp("data")
@@ -85,11 +103,14 @@ def inn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def _an_inn(folder: Path, **settings: Any) -> Any:
     app = ServerBase(settings=load_settings({"data_dir": folder, "force_auth": True, **UNCOUNTED, **settings}))
     app.agent("asking")(Asking())
+    app.agent("bounded")(Bounded())
+    app.agent(lambda name: name if name in _there else None)(Asking())
     app.agent.finalize_request(lambda request, response: _finalized.append(request.url.path))
     return serve_inn(app)
 
 
 _finalized: list[str] = []
+_there = {"fleeting"}
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +132,8 @@ def _client(inn: Inn, user: str, role: str = "user") -> httpx2.Client:
 
 
 def ask(http: httpx2.Client, text: str = "well", **more: Any) -> Json:
-    told: Json = http.post("/chat", json={"agent_name": "asking", "input": text, **more}).raise_for_status().json()
+    body = {"agent_name": "asking", "input": text, **more}
+    told: Json = http.post("/chat", json=body).raise_for_status().json()
     assert told["status"] == "requires_action", told
     return told
 
@@ -266,6 +288,32 @@ def test_a_run_that_waited_is_charged_once_for_all_that_it_did_and_frees_what_wa
     assert _credits(http) == (left, 0)
     charges = [one for one in http.get("/credits/entries").json()["entries"] if one["kind"] == "charge"]
     assert len(charges) == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "output", "reason"), [("0.125", "0.875", "stop"), ("0.5", "", "length")], ids=["enough", "too much"]
+)
+def test_what_a_run_tracked_before_it_waited_counts_when_it_goes_on(
+    http: httpx2.Client, more: str, output: str, reason: str
+) -> None:
+    run_id = ask(http, more, agent_name="bounded")["run_id"]
+    http.post(f"/runs/{run_id}/resume", json={"decision": "approve"}).raise_for_status()
+    run = http.get(f"/runs/{run_id}").raise_for_status().json()
+    assert (run["status"], run["output"], run["finish_reason"]) == ("completed", output, reason)
+
+
+def test_a_run_whose_agent_is_gone_when_it_goes_on_is_charged_for_what_it_did(
+    http: httpx2.Client, admin: httpx2.Client
+) -> None:
+    _funded(http, admin)
+    run = ask(http, agent_name="fleeting")
+    _there.remove("fleeting")
+    try:
+        answer = http.post(f"/runs/{run['run_id']}/resume", json={"decision": "approve"})
+    finally:
+        _there.add("fleeting")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "AGENT_FAILED"), answer.text
+    assert _credits(http) == (6.5, 0)
 
 
 def test_a_request_that_lets_a_run_go_on_is_finalized_once_and_the_run_is_logged_once(

@@ -217,6 +217,14 @@ class RunContext:
         """Whether anything was tracked since `unsettled_records` was asked last."""
         return len(self._records) > self._settled
 
+    def recall(self, records: Sequence[CreditRecord], tokens: Usage | None) -> None:
+        """Count on from what the run has tracked and consumed elsewhere, all of it in the ledger."""
+        self._records[:0] = records
+        self._settled += len(records)
+        self.tracked_credits += sum((record.credits for record in records), Decimal(0))
+        if tokens is not None:
+            self.add_tokens(tokens)
+
     def unsettled_records(self) -> tuple[CreditRecord, ...]:
         """Ledger rows tracked since the last call; each is handed out once."""
         fresh = tuple(self._records[self._settled :])

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from innkeeper.core.changes import Fence, Taken, TakeQueued
 from innkeeper.core.context import RunContext
-from innkeeper.core.errors import InnkeeperError, StorageUnavailable
+from innkeeper.core.errors import InnkeeperError
 from innkeeper.core.runs import Resumption
 from innkeeper.core.times import Instant
 from innkeeper.core.transcripts import sort
@@ -21,8 +21,8 @@ from innkeeper.ports.journal import Journal
 from innkeeper.ports.readers import InjectionReader, RunReader
 from innkeeper.services.agents import AgentRegistry
 from innkeeper.services.executions import Executions, Job, name_context
-from innkeeper.services.following import replayed
 from innkeeper.services.live import LiveRun
+from innkeeper.services.recollections import Recollections
 
 _logger = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ class Background:
         injections: InjectionReader,
         agents: AgentRegistry,
         executions: Executions,
+        recollections: Recollections,
         now: Callable[[], int],
         new_context: Callable[[], RunContext],
         worker: str,
@@ -50,6 +51,7 @@ class Background:
         self._injections = injections
         self._agents = agents
         self._executions = executions
+        self._recollections = recollections
         self._now = now
         self._new_context = new_context
         self._worker = worker
@@ -108,15 +110,9 @@ class Background:
         """Execute a run that is ours now, from its beginning or from where an earlier attempt was cut off."""
         run, context = taken.run, self._new_context()
         fence = Fence(run.id, self._worker, taken.begun.epoch)
-        log = None
-        while run.attempt > 1 and log is None:
-            try:
-                log = await replayed(self._runs, run.id)
-            except StorageUnavailable as error:
-                _logger.warning("the log of run %s cannot be read: %s", run.id, error)
-                await asyncio.sleep(_LOOK_SECONDS)
-        assembler = None if log is None else log.assembler
+        assembler = await self._recollections.of(run.id, context) if run.attempt > 1 else None
         live = LiveRun(run, fence, context, self._journal, self._injections, assembler=assembler)
+        live.has_begun = run.attempt > 1
         live.task = asyncio.current_task()
         self._executions.add(live)
         try:
@@ -138,8 +134,6 @@ class Background:
         is_answered = resumes and assembler.is_answered
         if not is_answered:
             live.tell(assembler.resumed(attempt, resumes=resumes))
-        if assembler.usage is not None:
-            live.context.add_tokens(assembler.usage)
         so_far, open_calls = assembler.progress()
         return Job(
             job.agent,

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
 from innkeeper.core.agents import AgentDescription
 from innkeeper.core.credits import ORGANIZATION, Terms, credits_of
 from innkeeper.core.runs import Parameters, Run
-from innkeeper.core.usage import Pricing, Usage
+from innkeeper.core.usage import CreditRecord, Pricing, Usage
 from innkeeper.ports.accounts import CreditReader
 
 LIFETIME = 1.0
@@ -78,6 +78,10 @@ class Credits:
         while len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
         return balances
+
+    async def tracked(self, run_id: str) -> Sequence[CreditRecord]:
+        """What a run has tracked so far. Raises: StorageUnavailable."""
+        return await self._credits.records_of(run_id)
 
     def changed(self) -> None:
         """A balance was made or removed here: it holds at once."""

@@ -130,6 +130,7 @@ class Executions:
         """The run loop: hand the conversation to the agent, emit what it yields, settle."""
         loop = asyncio.get_running_loop()
         live.began_at = time.perf_counter()
+        live.has_begun = True
         self._running += 1
         self._meter.running(self._running)
         expiry = loop.call_later(self._limits.run_seconds, self.stop, live, Stop.TIMED_OUT)

@@ -79,6 +79,7 @@ class LiveRun(Tail):
         self.pause: Paused | None = None
         self.plan = Plan()
         self.began_at: float | None = None
+        self.has_begun = False  # its agent, here or, of a run that goes on, elsewhere: from then on it is charged
         self.on_first_text: Callable[[LiveRun], None] | None = None
         self._journal = journal
         self._injections = injections

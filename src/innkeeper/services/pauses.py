@@ -6,7 +6,6 @@ A paused run is nobody's: no process holds it, and any may take it up. How one i
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +14,7 @@ from innkeeper.core.actions import ActionStatus, Answer, Decision, StoredAction
 from innkeeper.core.changes import Begun, Missing, Outcome, Repeated
 from innkeeper.core.claims import Claim
 from innkeeper.core.context import RunContext
-from innkeeper.core.errors import RunNotFound, StorageUnavailable
+from innkeeper.core.errors import RunNotFound
 from innkeeper.core.events import ActionsAnswered, read
 from innkeeper.core.identity import Caller
 from innkeeper.core.runs import Run
@@ -26,15 +25,13 @@ from innkeeper.ports.readers import ActionReader, InjectionReader, RunReader
 from innkeeper.services.agents import AgentRegistry
 from innkeeper.services.chores import Chore
 from innkeeper.services.executions import Executions, Job, name_context
-from innkeeper.services.following import Following, replayed
+from innkeeper.services.following import Following
 from innkeeper.services.live import LiveRun
+from innkeeper.services.recollections import Recollections
 from innkeeper.services.settlements import Settlements
 from innkeeper.services.tails import Stop
 from innkeeper.services.wakes import Wakes
 
-_logger = logging.getLogger(__name__)
-
-_LOOK_SECONDS = 1.0
 _EXPIRY_SECONDS = 2.0
 
 
@@ -73,6 +70,7 @@ class Pauses:
     executions: Executions
     settlements: Settlements
     following: Following
+    recollections: Recollections
     wakes: Wakes
     now: Callable[[], int]
     worker: str
@@ -156,17 +154,9 @@ class Pauses:
 
     async def _go_on(self, resumed: Resumed, stream: bool, context: RunContext) -> LiveRun:
         run = resumed.run
-        log = None
-        while log is None:
-            try:
-                log = await replayed(self.runs, run.id)  # nothing of it, where its session has been deleted by now
-            except StorageUnavailable as error:
-                _logger.warning("the log of run %s cannot be read: %s", run.id, error)
-                await asyncio.sleep(_LOOK_SECONDS)
-        assembler = log.assembler
+        assembler = await self.recollections.of(run.id, context)
         live = LiveRun(run, resumed.fence, context, self.journal, self.injections, assembler=assembler)
-        if assembler.usage is not None:
-            context.add_tokens(assembler.usage)
+        live.has_begun = True
         self.executions.add(live)
         live.task = asyncio.create_task(self._execute(live, resumed, stream))
         return live

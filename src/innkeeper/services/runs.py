@@ -44,6 +44,7 @@ from innkeeper.services.neighbours import Neighbours
 from innkeeper.services.pauses import Pauses, ResumeRequest
 from innkeeper.services.quotas import Quotas
 from innkeeper.services.readings import ReaderGone, RunReading
+from innkeeper.services.recollections import Recollections
 from innkeeper.services.settlements import Settlements
 from innkeeper.services.tails import Ending, Stop, Tail
 from innkeeper.services.waiting import Waiting
@@ -147,6 +148,7 @@ class Runs:
             queue_depth=limits.queue_depth,
             on_end=self._ended,
         )
+        recollections = Recollections(runs, credits)
         self._executions.cancel_paused = self._cancellations.cancel
         self.pauses = Pauses(
             journal=journal,
@@ -157,6 +159,7 @@ class Runs:
             executions=self._executions,
             settlements=settlements,
             following=self._following,
+            recollections=recollections,
             wakes=wakes,
             now=now,
             worker=worker,
@@ -168,6 +171,7 @@ class Runs:
             injections=injections,
             agents=agents,
             executions=self._executions,
+            recollections=recollections,
             now=now,
             new_context=new_context,
             worker=worker,

@@ -90,7 +90,7 @@ class Settlements:
         ending = self._ending(live, failure)
         notes = live.take_notes()
         records = live.context.unsettled_records()
-        if live.began_at is not None:
+        if live.has_begun:
             records += self._charge(live.run, live.assembler)
         change = self._change(live.run, live.assembler, ending, live.last_segment, records, notes, live.timings)
         outcome = await self._commit(live, change)
