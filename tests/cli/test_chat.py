@@ -131,7 +131,7 @@ def test_tool_calls_are_shown_as_they_happen(server: ServerProcess) -> None:
     with chat(server, "dice") as person:
         person.wait_for("> ")
         person.enter('call roll {"sides": 6}')
-        person.wait_for("· roll")
+        person.wait_for('· roll {"sides": 6}')
         person.wait_for("roll returned four")
 
 

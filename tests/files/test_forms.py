@@ -53,3 +53,29 @@ def test_a_path_in_a_message_keeps_nobody_waiting_however_long_it_is(ann: httpx2
     answer = ann.post("/chat", json={"agent_name": "echo", "input": [part], "session_id": room})
     assert answer.status_code in (200, 422), answer.text
     assert time.monotonic() - begun < 4
+
+
+def test_a_turn_with_files_may_be_in_the_background(ann: httpx2.Client, room: str) -> None:
+    fields = {"message": "read", "session_id": room, "agent_name": "echo", "background": "true"}
+    accepted = ann.post("/chat/with-files", data=fields, files=[("files", ("notes.txt", b"hello"))])
+    assert accepted.status_code == 202, accepted.text
+    run = ann.get(f"/runs/{accepted.json()['run_id']}", params={"wait": 10}).json()
+    assert (run["status"], run["background"]) == ("completed", True)
+    assert "notes.txt" in run["output"]
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "value"),
+    [
+        ("/chat/with-files", "background", "yes"),
+        ("/chat/stream/with-files", "background", "true"),
+        ("/chat/with-files", "on_disconnect", "perish"),
+    ],
+)
+def test_a_wish_that_a_form_cannot_have_is_refused_by_its_name(
+    ann: httpx2.Client, room: str, path: str, field: str, value: str
+) -> None:
+    fields = {"message": "read", "session_id": room, "agent_name": "echo", field: value}
+    refused = ann.post(path, data=fields, files=[("files", ("notes.txt", b"hello"))])
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, field), refused.text
+    assert ann.get(f"/sessions/{room}/workspace").json() == []

@@ -85,7 +85,12 @@ BAD: list[tuple[str, str | None]] = [
     ('{"type": "response.create"}', "input"),
     ('{"type": "response.create", "input": 1}', "input"),
     ('{"type": "response.create", "input": "x", "background": true}', "background"),
-    ('{"type": "response.create", "input": "x", "model": "nobody"}', None),
+    ('{"type": "response.create", "input": "x", "model": "nobody"}', "model"),
+    (
+        '{"type": "response.create", "input": "x", "model": "echo",'
+        ' "text": {"format": {"type": "json_schema", "name": "a", "schema": {}}}}',
+        "text.format",
+    ),
 ]
 
 

@@ -169,3 +169,10 @@ def test_pictures_and_files_reach_the_agent_as_parts(client: openai.OpenAI, host
     assert isinstance(shown, list)
     assert [part["type"] for part in shown] == ["input_text", "input_image", "input_file"]
     assert shown[1]["image_url"] == picture
+
+
+def test_a_form_that_the_agent_cannot_promise_is_refused_by_the_name_that_it_has_here(client: openai.OpenAI) -> None:
+    schema = {"type": "json_schema", "name": "a", "schema": {"type": "object"}}
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.post("/responses", body={"model": "echo", "input": "x", "text": {"format": schema}}, cast_to=object)
+    assert caught.value.param == "text.format"

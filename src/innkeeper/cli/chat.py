@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -178,8 +179,7 @@ class _Output:
         elif self._shows_only_text:
             return
         elif kind == "tool_call":
-            arguments = clean(str(event.get("arguments") or ""))[:_LONGEST_ARGUMENTS]
-            self._aside(f"{clean(event['tool_name'])} {arguments}")
+            self._aside(f"{clean(event['tool_name'])} {_worded(event.get('arguments'))}")
         elif kind == "tool_result" and event.get("error"):
             self._aside(f"it failed: {clean(str(event['error']))[:_LONGEST_ARGUMENTS]}")
 
@@ -195,3 +195,9 @@ class _Output:
         print(text, end="", flush=True)
         if text:
             self._is_at_line_start = text.endswith("\n")
+
+
+def _worded(arguments: object) -> str:
+    """The beginning of a call's arguments, as its model wrote them."""
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments or {}, ensure_ascii=False)
+    return clean(text)[:_LONGEST_ARGUMENTS]

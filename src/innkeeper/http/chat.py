@@ -87,7 +87,7 @@ async def chat(body: ChatRequest, request: Request) -> Response:
     """
     turn = await open_turn(request, caller_of(request), body.start("/chat", stream=body.stream))
     if body.background:
-        return _queued(turn)
+        return queued(turn)
     if body.stream:
         return stream(turn)
     return await answer_turn(turn, request)
@@ -113,7 +113,8 @@ async def answer_turn(turn: Turn, request: Request) -> Response:
     return Answer(turn, told.model_dump_json().encode(), headers=run_headers(turn))
 
 
-def _queued(turn: Turn) -> Answer:
+def queued(turn: Turn) -> Answer:
+    """What is told of a run that was accepted in the background."""
     assert turn.started is not None, "the turn has been started"
     run = turn.started.run
     told = Queued(run_id=run.id, session_id=run.session_id, agent_name=run.agent_name, trace_id=run.trace_id)

@@ -43,7 +43,7 @@ from innkeeper.core.messages import Message, Part
 from innkeeper.core.paths import safe_name
 from innkeeper.core.runs import StartRun
 from innkeeper.core.sessions import Session
-from innkeeper.http.chat import ChatResponse, answer_turn, stream
+from innkeeper.http.chat import ChatResponse, Queued, answer_turn, queued, stream
 from innkeeper.http.claims import claim_of
 from innkeeper.http.deps import CallerDep, Services, house_of
 from innkeeper.http.openai.files import FILE, form_of
@@ -68,6 +68,8 @@ _FORM = {
     "user_id": _TEXT,
     "agent_name": _TEXT,
     "when_busy": {"type": "string", "enum": ["queue", "reject", "interrupt"]},
+    "on_disconnect": {"type": "string", "enum": ["continue", "cancel"]},
+    "background": {"type": "boolean"},
     "files": {"type": "array", "items": FILE},
 }
 _FIELDS = {"message": "input", "input": "input", **{name: name for name in _FORM if name not in ("message", "files")}}
@@ -90,12 +92,18 @@ class _Sent:
 @router.post(
     "/chat/with-files",
     response_model=ChatResponse,
-    responses=_PROBLEMS,
+    responses={202: {"model": Queued, "description": "Accepted in the background."}, **_PROBLEMS},
     openapi_extra=form_of(_FORM, ["message"], "runs:write"),
 )
 async def chat_with_files(request: Request, caller: CallerDep) -> Response:
-    """Send a message with files: a form with `message`, `session_id`, `user_id`, `agent_name` and up to 10 `files`."""
-    return await answer_turn(await _open(request, caller, "/chat/with-files", stream=False), request)
+    """Send a message with files: a form with `message`, `session_id`, `user_id`, `agent_name` and up to 10 `files`.
+
+    It may have `when_busy`, `on_disconnect` and `background` as `POST /chat` has them.
+    """
+    turn = await _open(request, caller, "/chat/with-files", stream=False)
+    if turn.started is not None and turn.started.tail is None:
+        return queued(turn)
+    return await answer_turn(turn, request)
 
 
 @router.post(
@@ -157,6 +165,10 @@ def _start(sent: _Sent, endpoint: str, *, stream: bool) -> StartRun:
     fields: dict[str, Any] = {name: value for name, value in sent.fields.items() if value or name == "input"}
     if "input" not in fields:
         raise Invalid("message: Field required", param="message")
+    if "background" in fields:
+        if fields["background"] not in ("true", "false"):
+            raise Invalid("background: give true or false.", param="background")
+        fields["background"] = fields["background"] == "true"
     try:
         body = ChatRequest.of_query(**fields)
     except ValidationError as error:

@@ -6,11 +6,20 @@ What a request refers to must be the caller's own: an earlier response, a conver
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from innkeeper.core.actions import Action, Answer
-from innkeeper.core.errors import Invalid, PreviousRunNotFound, RunNotFound, SessionNotFound
+from innkeeper.core.errors import (
+    AgentNotFound,
+    Invalid,
+    NoDefaultAgent,
+    PreviousRunNotFound,
+    RunNotFound,
+    SessionNotFound,
+    Unsupported,
+)
 from innkeeper.core.events import json_bytes
 from innkeeper.core.identity import Caller
 from innkeeper.core.messages import Message
@@ -24,6 +33,22 @@ from innkeeper.services.pauses import ResumeRequest
 
 _LOOKED_BACK = 200
 _MAX_REFERENCES = 500
+
+
+_OUR_NAMES = {"response_format": "text.format"}
+
+
+@contextmanager
+def refusals_by_our_names() -> Iterator[None]:
+    """What is refused as the run is accepted is named as a request for a response has it."""
+    try:
+        yield
+    except (AgentNotFound, NoDefaultAgent) as error:
+        error.param = "model"
+        raise
+    except Unsupported as error:
+        error.param = _OUR_NAMES.get(error.param or "", error.param)
+        raise
 
 
 @dataclass(frozen=True, slots=True)

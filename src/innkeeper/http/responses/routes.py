@@ -39,7 +39,7 @@ from innkeeper.http.responses.compactions import packed
 from innkeeper.http.responses.frames import EventEncoder, data_of
 from innkeeper.http.responses.lists import ItemList, Order, PageLimit, listed
 from innkeeper.http.responses.objects import Json, ResponseObject, shown_usage
-from innkeeper.http.responses.preparing import find_previous, is_kept, prepare, read
+from innkeeper.http.responses.preparing import find_previous, is_kept, prepare, read, refusals_by_our_names
 from innkeeper.http.responses.requests import InputRequest, ResponseRequest, run_id_of
 from innkeeper.http.responses.resuming import answer_resumed
 from innkeeper.http.responses.shown import items_of
@@ -65,11 +65,8 @@ async def create_response(body: ResponseRequest, request: Request) -> Response:
     prepared = await prepare(services, caller, body, request.scope["path"])
     if not isinstance(prepared.what, StartRun):
         return await answer_resumed(request, caller, prepared.what)
-    try:
+    with refusals_by_our_names():
         turn = await open_turn(request, prepared.caller, prepared.what)
-    except (AgentNotFound, NoDefaultAgent) as error:
-        error.param = "model"
-        raise
     if turn.started is not None and turn.started.tail is None:
         return await _in_background(request, prepared.caller, turn, prepared.what.stream)
     if prepared.what.stream:

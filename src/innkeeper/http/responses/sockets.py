@@ -39,7 +39,7 @@ from innkeeper.http.responses.frames import data_of
 from innkeeper.http.responses.items import read_input
 from innkeeper.http.responses.memories import Memory
 from innkeeper.http.responses.objects import Json, response, response_id
-from innkeeper.http.responses.preparing import find_previous, prepare, read
+from innkeeper.http.responses.preparing import find_previous, prepare, read, refusals_by_our_names
 from innkeeper.http.responses.requests import ResponseRequest, check_request, echoed
 from innkeeper.http.responses.resuming import still_asked
 from innkeeper.http.responses.routes import router
@@ -185,7 +185,8 @@ class Connection:
         what = prepared.what
         if isinstance(what, StartRun):
             what = replace(what, request=echoed(body), parent=parent_of(self._websocket))
-            await turn.start(prepared.caller, what)
+            with refusals_by_our_names():
+                await turn.start(prepared.caller, what)
             events = await self._send_events(turn, 0, stream_id)
             if not what.recorded and events is not None:
                 self._remember(events, what.messages, body.end_user)
