@@ -12,10 +12,10 @@ import pytest
 
 from innkeeper.core.administration import AddAdmin, RemoveAdmin
 from innkeeper.core.admins import Admin, PlatformStatistics
-from innkeeper.core.changes import Done, Missing
 from innkeeper.core.control_changes import CreateToken
 from innkeeper.core.errors import AdminConflict, LastAdmin
 from innkeeper.core.identity import Owner, Role
+from innkeeper.core.outcomes import Done, Missing
 from innkeeper.core.times import Instant
 from innkeeper.core.tokens import Token
 from innkeeper.storage.programs.proofs import proof

@@ -14,9 +14,9 @@ import pytest
 
 from innkeeper.core.administration import Audited, WriteAudit
 from innkeeper.core.audit import AuditEntry, audit_digest
-from innkeeper.core.changes import Missing
 from innkeeper.core.control_changes import RevokeToken
 from innkeeper.core.identity import Owner
+from innkeeper.core.outcomes import Missing
 from innkeeper.core.times import Instant
 from innkeeper.services.audit_chain import Break, Verdict, verified
 from innkeeper.storage.programs.proofs import proof

@@ -12,11 +12,12 @@ import pytest
 from sqlalchemy import func, select
 
 from innkeeper.core.administration import CopiedChatLogs, DeriveChatLogs, Derived, ForgetChatLogs
-from innkeeper.core.changes import Accepted, DeleteSession
+from innkeeper.core.changes import DeleteSession
 from innkeeper.core.chat_logs import ChatLog, ChatLogFilter
 from innkeeper.core.events import EndStatus
 from innkeeper.core.identity import Caller, Owner
 from innkeeper.core.logs import id_at
+from innkeeper.core.outcomes import Accepted
 from innkeeper.core.runs import RunError
 from innkeeper.core.times import Instant
 from innkeeper.core.usage import Usage

@@ -8,21 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from innkeeper.core.changes import (
-    Accepted,
-    AcceptInjection,
-    Appended,
-    AppendMessages,
-    Change,
-    Done,
-    Injected,
-    KeepClaim,
-    Outcome,
-    Repeated,
-)
+from innkeeper.core.changes import AcceptInjection, AppendMessages, Change, KeepClaim
 from innkeeper.core.claims import Claim
 from innkeeper.core.errors import IdempotencyMismatch, RunConflict
 from innkeeper.core.identity import Caller
+from innkeeper.core.outcomes import Accepted, Appended, Done, Injected, Outcome, Repeated
 from tests.support.turns import (
     ANN,
     BOB,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from innkeeper.core.changes import DeleteSession, Done, KeepWorker, Missing, Repeated, RetireWorkers, Stale
+from innkeeper.core.changes import DeleteSession, KeepWorker, RetireWorkers
 from innkeeper.core.claims import Claim
 from innkeeper.core.commands import Command, CommandError, CommandStatus, Hold, Priority
 from innkeeper.core.control_changes import (
@@ -27,6 +27,7 @@ from innkeeper.core.control_changes import (
 )
 from innkeeper.core.errors import IdempotencyMismatch
 from innkeeper.core.identity import Caller
+from innkeeper.core.outcomes import Done, Missing, Repeated, Stale
 from innkeeper.core.session_events import EventFilter, Note
 from innkeeper.core.sessions import Session
 from tests.support.turns import ANN, BOB, WORKER, Store, kept_session, new_id, now

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from innkeeper.core.changes import Accepted
 from innkeeper.core.messages import Message, ToolUse
+from innkeeper.core.outcomes import Accepted
 from innkeeper.storage.sqlite.stores import SqliteStore
 from tests.support.turns import (
     accept,

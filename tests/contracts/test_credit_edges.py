@@ -9,12 +9,13 @@ from decimal import Decimal
 import pytest
 
 from innkeeper.core.administration import DeriveChatLogs, ForgetUser
-from innkeeper.core.changes import Missing, Repeated, Segment, Steered
+from innkeeper.core.changes import Segment
 from innkeeper.core.claims import Claim
 from innkeeper.core.context import RunContext
 from innkeeper.core.credits import ORGANIZATION, Terms
 from innkeeper.core.errors import InsufficientCredits, Invalid
 from innkeeper.core.events import RunStarted, payload
+from innkeeper.core.outcomes import Missing, Repeated, Steered
 from innkeeper.core.runs import RunStatus
 from innkeeper.core.usage import MAX_MODEL_NAME, MAX_TOKENS, Pricing, Usage, bounded
 from innkeeper.services.live import LiveRun

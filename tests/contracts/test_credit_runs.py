@@ -9,9 +9,10 @@ from decimal import Decimal
 import pytest
 
 from innkeeper.core.administration import RemoveBalance, SetBalance
-from innkeeper.core.changes import Accepted, AppendEvents, DeleteSession, EndRun, RecordCredits, Segment
+from innkeeper.core.changes import AppendEvents, DeleteSession, EndRun, RecordCredits, Segment
 from innkeeper.core.credits import ORGANIZATION, ModelUsage, Terms, credits_of, nanos
 from innkeeper.core.errors import InsufficientCredits
+from innkeeper.core.outcomes import Accepted
 from innkeeper.core.runs import RunStatus
 from innkeeper.core.usage import CreditRecord, Pricing, Usage
 from tests.support.turns import ANN, Store, accept, accepted_by, begin, end, fence, new_id, now, run_of

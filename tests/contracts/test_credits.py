@@ -11,11 +11,11 @@ import pytest
 from uuid_utils import uuid7
 
 from innkeeper.core.administration import AddCredits, Balanced, RateUsage, RemoveBalance, SetBalance
-from innkeeper.core.changes import Done, Missing, Repeated
 from innkeeper.core.claims import Claim
 from innkeeper.core.credits import MAX_CREDITS, NANOS, ORGANIZATION, BalanceEntry, ModelTotal, ModelUsage, nanos
 from innkeeper.core.errors import IdempotencyMismatch, Invalid
 from innkeeper.core.identity import Caller, Owner
+from innkeeper.core.outcomes import Done, Missing, Repeated
 from innkeeper.core.times import Instant
 from innkeeper.core.usage import CreditRecord, Usage
 from innkeeper.storage.programs.proofs import proof

@@ -8,13 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from innkeeper.core.changes import Accepted, AcceptRun, DeleteSession, Done, Missing, Repeated
+from innkeeper.core.changes import AcceptRun, DeleteSession
 from innkeeper.core.claims import Claim
 from innkeeper.core.control_changes import CreateEngine, DeleteEngine
 from innkeeper.core.engines import Engine, EngineStatus
 from innkeeper.core.errors import EngineNotFound, IdempotencyMismatch, TooBusy
 from innkeeper.core.events import EndStatus
 from innkeeper.core.identity import Caller
+from innkeeper.core.outcomes import Accepted, Done, Missing, Repeated
 from innkeeper.core.sessions import Session
 from innkeeper.storage.programs.proofs import proof
 from tests.support.turns import ANN, BOB, Store, accept, accepted_by, create, end, fence, new_id, now, session_called

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from innkeeper.core.administration import Derived, ForgetUser
-from innkeeper.core.changes import CreateSession, DeleteSession, Done, Missing
+from innkeeper.core.changes import CreateSession, DeleteSession
 from innkeeper.core.errors import Invalid, PreconditionFailed, QuotaExceeded
 from innkeeper.core.file_changes import (
     ChangeWorkspace,
@@ -25,6 +25,7 @@ from innkeeper.core.file_changes import (
 )
 from innkeeper.core.files import Blob, Place, StoredFile
 from innkeeper.core.identity import Caller
+from innkeeper.core.outcomes import Done, Missing
 from innkeeper.core.sessions import Session
 from innkeeper.core.times import Instant
 from innkeeper.storage.programs.proofs import proof

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from innkeeper.core.changes import Accepted, DeleteRun, DeleteSession, Done, Missing, Taken, TakeQueued
+from innkeeper.core.changes import DeleteRun, DeleteSession, TakeQueued
 from innkeeper.core.errors import PreviousRunNotFound, RunConflict
+from innkeeper.core.outcomes import Accepted, Done, Missing, Taken
 from innkeeper.core.runs import Plan, RunStatus
 from tests.support.turns import (
     ANN,

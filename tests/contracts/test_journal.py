@@ -7,20 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from innkeeper.core.changes import (
-    Appended,
-    AppendMessages,
-    Change,
-    DeleteSession,
-    Done,
-    Ended,
-    Fence,
-    Missing,
-    RecordCredits,
-    Stale,
-    UpdateSession,
-)
+from innkeeper.core.changes import AppendMessages, Change, DeleteSession, Fence, RecordCredits, UpdateSession
 from innkeeper.core.errors import InnkeeperError, RunConflict, StorageUnavailable
+from innkeeper.core.outcomes import Appended, Done, Ended, Missing, Stale
 from innkeeper.core.sessions import Session
 from tests.support.turns import (
     ANN,

@@ -8,9 +8,10 @@ import pytest
 
 from innkeeper.core.action_changes import Expired, Paused, PauseRun, Resumed, ResumeRun, TakeExpired, Waits
 from innkeeper.core.actions import Action, ActionStatus, Answer
-from innkeeper.core.changes import Accepted, Cancelling, Fence, Missing, Outcome, RequestCancel, Segment, Stale
+from innkeeper.core.changes import Fence, RequestCancel, Segment
 from innkeeper.core.errors import ActionNotFound, Invalid, RunConflict
 from innkeeper.core.events import ActionRequired, payload
+from innkeeper.core.outcomes import Accepted, Cancelling, Missing, Outcome, Stale
 from innkeeper.core.runs import Parameters, Plan, RunStatus
 from innkeeper.core.times import Instant
 from tests.support.turns import (

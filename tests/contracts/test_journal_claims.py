@@ -6,16 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from innkeeper.core.changes import (
-    AcceptRun,
-    Done,
-    ForgetClaims,
-    KeepClaim,
-    Repeated,
-    Steered,
-)
+from innkeeper.core.changes import AcceptRun, ForgetClaims, KeepClaim
 from innkeeper.core.claims import LIFETIME, Claim, Claimed
 from innkeeper.core.errors import RunConflict
+from innkeeper.core.outcomes import Done, Repeated, Steered
 from innkeeper.core.times import Instant
 from tests.support.turns import (
     ANN,

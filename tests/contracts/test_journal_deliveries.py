@@ -5,16 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from innkeeper.core.changes import (
-    Accepted,
-    DeleteSession,
-    Done,
-    Ended,
-    Missing,
-    SettleDelivery,
-    TakeDeliveries,
-    TakenDeliveries,
-)
+from innkeeper.core.changes import DeleteSession, SettleDelivery, TakeDeliveries
+from innkeeper.core.outcomes import Accepted, Done, Ended, Missing, TakenDeliveries
 from innkeeper.core.times import Instant
 from innkeeper.core.webhooks import HOLD, Delivery
 from tests.support.turns import Store, accept, accepted_by, end, fence, now, run_of, taken_by

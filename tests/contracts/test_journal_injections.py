@@ -5,20 +5,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from innkeeper.core.changes import (
-    Accepted,
-    DeleteSession,
-    Delivered,
-    DeliverInjections,
-    Ended,
-    Injected,
-    Missing,
-    Segment,
-    Stale,
-    Steered,
-)
+from innkeeper.core.changes import DeleteSession, DeliverInjections, Segment
 from innkeeper.core.events import MessageInjected, payload
 from innkeeper.core.injections import LIFETIME, InjectedMessage, Injection, InjectionStatus
+from innkeeper.core.outcomes import Accepted, Delivered, Ended, Injected, Missing, Stale, Steered
 from innkeeper.core.times import Instant
 from tests.support.turns import (
     ANN,

@@ -9,20 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from innkeeper.core.changes import (
-    Cancelling,
-    Delivered,
-    DeliverInjections,
-    Done,
-    Ended,
-    Fence,
-    Missing,
-    ReleaseRun,
-    RequestCancel,
-    Stale,
-    Taken,
-    TakeQueued,
-)
+from innkeeper.core.changes import DeliverInjections, Fence, ReleaseRun, RequestCancel, TakeQueued
+from innkeeper.core.outcomes import Cancelling, Delivered, Done, Ended, Missing, Stale, Taken
 from innkeeper.core.runs import Parameters, Plan, RunStatus
 from innkeeper.core.times import Instant
 from tests.support.turns import (

@@ -8,16 +8,9 @@ from decimal import Decimal
 
 import pytest
 
-from innkeeper.core.changes import (
-    Accepted,
-    DeleteSession,
-    Done,
-    Ended,
-    NotYet,
-    RecordCredits,
-    Stale,
-)
+from innkeeper.core.changes import DeleteSession, RecordCredits
 from innkeeper.core.errors import RunConflict, TooBusy
+from innkeeper.core.outcomes import Accepted, Done, Ended, NotYet, Stale
 from innkeeper.core.runs import RunError, RunStatus
 from innkeeper.core.usage import CreditRecord, Usage
 from tests.support.turns import (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from innkeeper.core.changes import Done, Ended, Inherited, KeepWorker, RetireWorkers, Stale, TakeDead
+from innkeeper.core.changes import KeepWorker, RetireWorkers, TakeDead
+from innkeeper.core.outcomes import Done, Ended, Inherited, Stale
 from tests.support.turns import (
     ANN,
     BOB,

@@ -7,11 +7,12 @@ from itertools import count
 
 import pytest
 
-from innkeeper.core.changes import Done, KeepClaim
+from innkeeper.core.changes import KeepClaim
 from innkeeper.core.claims import Claim
 from innkeeper.core.control_changes import ForgetLogs, ForgottenLogs, KeepLogs
 from innkeeper.core.identity import Caller, Owner
 from innkeeper.core.logs import NOBODY, Level, LogFilter, LogRecord, Source, id_at
+from innkeeper.core.outcomes import Done
 from innkeeper.core.times import Instant
 from innkeeper.storage.log_readers import StoredLogs
 from innkeeper.telemetry.retention import LogRetention

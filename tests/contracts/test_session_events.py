@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from innkeeper.core.changes import AppendEvents, DeleteSession, Missing, Segment
+from innkeeper.core.changes import AppendEvents, DeleteSession, Segment
 from innkeeper.core.control_changes import Published, PublishEvent
 from innkeeper.core.events import ToolCalled, payload
+from innkeeper.core.outcomes import Missing
 from innkeeper.core.session_events import EventFilter, Note, SessionEvent, note_of
 from innkeeper.core.sessions import Session
 from innkeeper.core.times import Instant

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from innkeeper.core.changes import Change, DeleteSession, Done, Missing
+from innkeeper.core.changes import Change, DeleteSession
 from innkeeper.core.control_changes import AddHandler, AddTool, RemoveHandlers, RemoveTool, SetState
 from innkeeper.core.errors import HandlerConflict, InnkeeperError, TooBusy, ToolConflict
+from innkeeper.core.outcomes import Done, Missing
 from innkeeper.core.sessions import Session
 from innkeeper.core.sources import (
     MAX_HANDLERS,

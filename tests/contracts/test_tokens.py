@@ -12,11 +12,12 @@ import pytest
 
 from innkeeper.core.administration import WriteAudit
 from innkeeper.core.audit import AuditEntry
-from innkeeper.core.changes import CreateSession, DeleteSession, Done, KeepClaim
+from innkeeper.core.changes import CreateSession, DeleteSession, KeepClaim
 from innkeeper.core.claims import Claim
 from innkeeper.core.control_changes import CreateToken
 from innkeeper.core.errors import IdempotencyMismatch
 from innkeeper.core.identity import Caller, Owner, Role
+from innkeeper.core.outcomes import Done
 from innkeeper.core.times import Instant
 from innkeeper.core.tokens import Token, guest_of
 from innkeeper.ports.tokens import TokenVault

@@ -22,9 +22,10 @@ from innkeeper.config import load_settings
 from innkeeper.core.action_changes import Resumed
 from innkeeper.core.actions import Action
 from innkeeper.core.agents import AgentDescription
-from innkeeper.core.changes import Change, DeleteSession, Fence, Outcome
+from innkeeper.core.changes import Change, DeleteSession, Fence
 from innkeeper.core.context import RunContext
 from innkeeper.core.events import AgentEvent, Paused, TextDelta, ToolCalled, ToolReturned, UsageReported
+from innkeeper.core.outcomes import Outcome
 from innkeeper.core.runs import Turn
 from innkeeper.core.usage import Pricing, Usage
 from innkeeper.ports.journal import Journal

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from innkeeper.core.changes import Accepted, Ended
+from innkeeper.core.outcomes import Accepted, Ended
 from tests.support.databases import a_copy_of, a_migrated_database
 from tests.support.turns import ANN, Store, end, log_of, run_of, session_called, store_at, taken_over
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from innkeeper.core.changes import Accepted, Segment
+from innkeeper.core.changes import Segment
 from innkeeper.core.events import (
     Event,
     MessageInjected,
@@ -25,6 +25,7 @@ from innkeeper.core.events import (
     payload,
 )
 from innkeeper.core.messages import Message
+from innkeeper.core.outcomes import Accepted
 from innkeeper.core.runs import RunError
 from innkeeper.core.usage import Usage
 from innkeeper.services.following import Following, replayed

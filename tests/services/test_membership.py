@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from innkeeper.buses.memory import MemoryBus
-from innkeeper.core.changes import Accepted, Inherited, KeepWorker, RequestCancel, Segment, TakeDead
+from innkeeper.core.changes import KeepWorker, RequestCancel, Segment, TakeDead
 from innkeeper.core.events import RunStarted, TextDelta, payload
+from innkeeper.core.outcomes import Accepted, Inherited
 from innkeeper.core.runs import Run
 from innkeeper.core.times import Instant
 from innkeeper.services import membership

@@ -14,22 +14,17 @@ import asyncpg
 import pytest
 
 from innkeeper.core.changes import (
-    Accepted,
     AppendMessages,
-    Begun,
     DeleteSession,
-    Delivered,
     DeliverInjections,
-    Ended,
     Fence,
-    Inherited,
-    Injected,
     KeepWorker,
     ReleaseRun,
     RequestCancel,
     TakeDead,
 )
 from innkeeper.core.claims import Claim
+from innkeeper.core.outcomes import Accepted, Begun, Delivered, Ended, Inherited, Injected
 from innkeeper.core.times import Instant
 from innkeeper.storage.postgres.stores import PostgresStore
 from tests.support.turns import (

@@ -18,8 +18,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, inspect
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from innkeeper.core.changes import Accepted
 from innkeeper.core.errors import SetupError
+from innkeeper.core.outcomes import Accepted
 from innkeeper.core.session_events import EventFilter
 from innkeeper.storage import migrations, schema
 from innkeeper.storage.postgres.stores import PostgresStore

@@ -17,14 +17,10 @@ import asyncpg
 import pytest
 
 from innkeeper.core.changes import (
-    Accepted,
     AppendMessages,
-    Cancelling,
     Change,
     DeleteSession,
     DeliverInjections,
-    Done,
-    Ended,
     Fence,
     KeepClaim,
     RecordCredits,
@@ -36,6 +32,7 @@ from innkeeper.core.changes import (
 )
 from innkeeper.core.claims import Claim
 from innkeeper.core.errors import SetupError, StorageUnavailable
+from innkeeper.core.outcomes import Accepted, Cancelling, Done, Ended
 from innkeeper.core.times import Instant
 from innkeeper.core.usage import CreditRecord
 from innkeeper.storage.postgres.journals import PostgresJournal

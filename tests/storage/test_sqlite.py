@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from innkeeper.core.changes import Appended, AppendMessages
+from innkeeper.core.changes import AppendMessages
 from innkeeper.core.errors import SetupError, StorageFull, StorageUnavailable, StoreInUse
+from innkeeper.core.outcomes import Appended
 from innkeeper.storage.migrations import HEAD, migrate_sqlite
 from innkeeper.storage.sqlite.files import connect
 from innkeeper.storage.sqlite.journals import SqliteJournal

@@ -11,21 +11,16 @@ from pathlib import Path
 from uuid_utils import uuid7
 
 from innkeeper.core.changes import (
-    Accepted,
     AcceptInjection,
     AcceptRun,
     AppendEvents,
     BeginRun,
-    Begun,
     CreateSession,
     EndRun,
     Fence,
-    Inherited,
-    Injected,
     Lineage,
     Segment,
     TakeDead,
-    Taken,
     TakeQueued,
 )
 from innkeeper.core.claims import Claim
@@ -34,6 +29,7 @@ from innkeeper.core.events import EndStatus
 from innkeeper.core.identity import Caller, Owner, Role
 from innkeeper.core.injections import Injection
 from innkeeper.core.messages import Message
+from innkeeper.core.outcomes import Accepted, Begun, Inherited, Injected, Taken
 from innkeeper.core.runs import Plan, Run, RunStatus, WhenBusy
 from innkeeper.core.sessions import Session
 from innkeeper.core.times import Instant

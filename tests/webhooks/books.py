@@ -6,17 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from innkeeper.core.changes import (
-    Change,
-    Done,
-    Fence,
-    Missing,
-    Outcome,
-    SettleDelivery,
-    TakeDeliveries,
-    TakenDeliveries,
-)
+from innkeeper.core.changes import Change, Fence, SettleDelivery, TakeDeliveries
 from innkeeper.core.errors import StorageUnavailable
+from innkeeper.core.outcomes import Done, Missing, Outcome, TakenDeliveries
 from innkeeper.core.runs import Run
 from innkeeper.core.times import Instant
 from innkeeper.core.webhooks import HOLD, Delivery

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
-from innkeeper.core.changes import Change, Fence, Outcome
+from innkeeper.core.changes import Change, Fence
+from innkeeper.core.outcomes import Outcome
 
 
 class Journal(Protocol):

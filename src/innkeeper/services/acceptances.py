@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from innkeeper.core.changes import AcceptRun, Fence, Outcome, Segment
+from innkeeper.core.changes import AcceptRun, Fence, Segment
 from innkeeper.core.credits import Terms
 from innkeeper.core.errors import StorageUnavailable
 from innkeeper.core.events import RunStarted, payload
 from innkeeper.core.identity import Caller
+from innkeeper.core.outcomes import Outcome
 from innkeeper.core.runs import NO_PARAMETERS, Plan, Run, RunStatus, StartRun
 from innkeeper.core.sessions import Session
 from innkeeper.core.times import Instant

@@ -14,10 +14,11 @@ from typing import Literal
 
 from innkeeper.core.administration import AddAdmin, RemoveAdmin
 from innkeeper.core.admins import Admin, PlatformStatistics
-from innkeeper.core.changes import ForgetClaims, KeepClaim, Missing, Repeated
+from innkeeper.core.changes import ForgetClaims, KeepClaim
 from innkeeper.core.claims import Claim
 from innkeeper.core.errors import AdminNotFound, InnkeeperError, Invalid, LastAdmin
 from innkeeper.core.identity import Caller, Role
+from innkeeper.core.outcomes import Missing, Repeated
 from innkeeper.core.times import Instant
 from innkeeper.ports.accounts import AdminReader
 from innkeeper.ports.journal import Journal

@@ -11,9 +11,10 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-from innkeeper.core.changes import Fence, Taken, TakeQueued
+from innkeeper.core.changes import Fence, TakeQueued
 from innkeeper.core.context import RunContext
 from innkeeper.core.errors import InnkeeperError
+from innkeeper.core.outcomes import Taken
 from innkeeper.core.runs import Resumption
 from innkeeper.core.times import Instant
 from innkeeper.core.transcripts import sort

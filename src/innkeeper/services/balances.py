@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from innkeeper.core.administration import AddCredits, Balanced, RemoveBalance, SetBalance
-from innkeeper.core.changes import Missing, Repeated
 from innkeeper.core.claims import Claim
 from innkeeper.core.credits import (
     ORGANIZATION,
@@ -25,6 +24,7 @@ from innkeeper.core.credits import (
 )
 from innkeeper.core.errors import BalanceNotFound, Forbidden, Invalid
 from innkeeper.core.identity import Caller, Owner, Role
+from innkeeper.core.outcomes import Missing, Repeated
 from innkeeper.core.times import Instant
 from innkeeper.ports.accounts import CreditReader
 from innkeeper.ports.journal import Journal

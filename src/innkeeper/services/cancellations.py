@@ -6,9 +6,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from innkeeper.core.changes import Cancelling, Missing, Outcome, RequestCancel
+from innkeeper.core.changes import RequestCancel
 from innkeeper.core.errors import InnkeeperError, RunNotFound
 from innkeeper.core.identity import Caller
+from innkeeper.core.outcomes import Cancelling, Missing, Outcome
 from innkeeper.core.runs import Run
 from innkeeper.core.sessions import Session
 from innkeeper.core.times import Instant

@@ -16,7 +16,6 @@ from contextvars import copy_context
 from dataclasses import dataclass, replace
 from typing import Any
 
-from innkeeper.core.changes import Missing, Outcome
 from innkeeper.core.commands import Command, CommandError, CommandStatus, Hold
 from innkeeper.core.control_changes import (
     EndCommand,
@@ -28,6 +27,7 @@ from innkeeper.core.control_changes import (
 )
 from innkeeper.core.errors import CommandFailed, InnkeeperError, StorageUnavailable
 from innkeeper.core.events import json_bytes
+from innkeeper.core.outcomes import Missing, Outcome
 from innkeeper.core.session_events import HANDLER_FAILED, Note
 from innkeeper.core.times import Instant
 from innkeeper.ports.journal import Journal

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from innkeeper.core.changes import Missing, Outcome, Repeated
 from innkeeper.core.claims import Claim, Claimed
 from innkeeper.core.commands import (
     DEFAULT_TIMEOUT,
@@ -22,6 +21,7 @@ from innkeeper.core.commands import (
 from innkeeper.core.control_changes import AcceptCommands, AcceptedCommands, CancelCommand, CancellingCommand
 from innkeeper.core.errors import CommandNotFound, HandlerNotFound, Invalid, SessionNotFound, ShuttingDown
 from innkeeper.core.identity import Caller
+from innkeeper.core.outcomes import Missing, Outcome, Repeated
 from innkeeper.core.sessions import Session
 from innkeeper.core.times import Instant
 from innkeeper.core.traces import SpanPlace

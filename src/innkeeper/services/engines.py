@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from innkeeper.core.changes import Change, CreateSession, Done, KeepClaim, Repeated
+from innkeeper.core.changes import Change, CreateSession, KeepClaim
 from innkeeper.core.claims import Claim, Claimed
 from innkeeper.core.control_changes import CreateEngine, DeleteEngine
 from innkeeper.core.engines import Engine, EngineStatus, parameters_of
 from innkeeper.core.errors import AgentNotFound, EngineNotFound, Invalid, NoAgents, SessionNotFound
 from innkeeper.core.identity import Caller
 from innkeeper.core.messages import Message
+from innkeeper.core.outcomes import Done, Repeated
 from innkeeper.core.runs import StartRun
 from innkeeper.core.sessions import Session
 from innkeeper.core.times import Instant

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 from innkeeper.core.action_changes import Paused
 from innkeeper.core.actions import Continuation
-from innkeeper.core.changes import Accepted, Begun, Ended, Outcome, Stale
 from innkeeper.core.context import RunContext, reset_context, set_context
 from innkeeper.core.errors import InnkeeperError
 from innkeeper.core.identity import Caller
 from innkeeper.core.messages import Message
+from innkeeper.core.outcomes import Accepted, Begun, Ended, Outcome, Stale
 from innkeeper.core.runs import NO_PARAMETERS, Parameters, Plan, Resumption, Run, Turn
 from innkeeper.core.transcripts import Transcript, as_turn
 from innkeeper.ports.meters import UNMETERED, Meter

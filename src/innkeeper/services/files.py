@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from innkeeper.core.changes import Done, KeepClaim, Repeated
+from innkeeper.core.changes import KeepClaim
 from innkeeper.core.claims import Claim
 from innkeeper.core.errors import FileMissing, Invalid, StorageUnavailable
 from innkeeper.core.file_changes import DeleteFile, KeepFile
 from innkeeper.core.files import Blob, StoredFile
 from innkeeper.core.identity import Caller
 from innkeeper.core.media_types import guess
+from innkeeper.core.outcomes import Done, Repeated
 from innkeeper.core.times import Instant
 from innkeeper.ports.files import FileReader
 from innkeeper.ports.journal import Journal

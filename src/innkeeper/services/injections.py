@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from innkeeper.core.changes import AcceptInjection, Injected, Missing, Repeated
+from innkeeper.core.changes import AcceptInjection
 from innkeeper.core.claims import Claim
 from innkeeper.core.errors import InjectionNotFound, RunNotFound, SessionNotFound
 from innkeeper.core.identity import Caller, Owner
 from innkeeper.core.injections import Injection
+from innkeeper.core.outcomes import Injected, Missing, Repeated
 from innkeeper.core.times import Instant
 from innkeeper.ports.journal import Journal
 from innkeeper.ports.readers import InjectionReader, RunReader, SessionReader

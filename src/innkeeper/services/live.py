@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from innkeeper.core.actions import check_actions
-from innkeeper.core.changes import AppendEvents, Delivered, DeliverInjections, Fence, Outcome, Segment, Stale
+from innkeeper.core.changes import AppendEvents, DeliverInjections, Fence, Segment
 from innkeeper.core.context import RunContext
 from innkeeper.core.errors import AgentFailed
 from innkeeper.core.events import (
@@ -28,6 +28,7 @@ from innkeeper.core.events import (
     text_payloads,
 )
 from innkeeper.core.injections import InjectedMessage
+from innkeeper.core.outcomes import Delivered, Outcome, Stale
 from innkeeper.core.runs import OnDisconnect, Plan, Run
 from innkeeper.core.session_events import Note, note_of
 from innkeeper.core.times import Instant

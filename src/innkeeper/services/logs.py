@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from innkeeper.core.changes import KeepClaim, Repeated
+from innkeeper.core.changes import KeepClaim
 from innkeeper.core.claims import Claim
 from innkeeper.core.control_changes import KeepLogs
 from innkeeper.core.errors import SessionNotFound
 from innkeeper.core.identity import Caller, Role
 from innkeeper.core.logs import Level, LogFilter, LogPage, LogRecord
+from innkeeper.core.outcomes import Repeated
 from innkeeper.core.redactions import kept
 from innkeeper.core.times import Instant
 from innkeeper.core.tokens import OBSERVABILITY

@@ -11,8 +11,9 @@ import contextlib
 import logging
 from collections.abc import Callable, Collection
 
-from innkeeper.core.changes import Ended, Fence, ForgetClaims, Inherited, KeepWorker, RetireWorkers, TakeDead
+from innkeeper.core.changes import Fence, ForgetClaims, KeepWorker, RetireWorkers, TakeDead
 from innkeeper.core.errors import InnkeeperError
+from innkeeper.core.outcomes import Ended, Inherited
 from innkeeper.core.runs import Run
 from innkeeper.core.times import Instant
 from innkeeper.ports.journal import Journal

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 from innkeeper.core.action_changes import Expired, Resumed, ResumeRun, TakeExpired, Waits
 from innkeeper.core.actions import ActionStatus, Answer, Decision, StoredAction
-from innkeeper.core.changes import Begun, Missing, Outcome, Repeated
 from innkeeper.core.claims import Claim
 from innkeeper.core.context import RunContext
 from innkeeper.core.errors import RunNotFound
 from innkeeper.core.events import ActionsAnswered, read
 from innkeeper.core.identity import Caller
+from innkeeper.core.outcomes import Begun, Missing, Outcome, Repeated
 from innkeeper.core.runs import Run
 from innkeeper.core.times import Instant
 from innkeeper.core.transcripts import sort

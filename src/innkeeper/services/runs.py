@@ -11,20 +11,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from innkeeper.core.changes import (
-    Accepted,
-    DeleteRun,
-    Ended,
-    Fence,
-    Missing,
-    Outcome,
-    RecordCredits,
-    Repeated,
-    Steered,
-)
+from innkeeper.core.changes import DeleteRun, Fence, RecordCredits
 from innkeeper.core.context import RunContext
 from innkeeper.core.errors import RateLimited, RunConflict, RunNotFound, ShuttingDown, TooBusy
 from innkeeper.core.identity import Caller
+from innkeeper.core.outcomes import Accepted, Ended, Missing, Outcome, Repeated, Steered
 from innkeeper.core.runs import UNDER_WAY, Run, RunStatus, StartRun
 from innkeeper.core.sessions import Session
 from innkeeper.core.usage import CreditRecord

@@ -9,13 +9,13 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from innkeeper.core.changes import Outcome, Repeated
 from innkeeper.core.claims import Claim
 from innkeeper.core.commands import MAX_DEPTH, Command, CommandStatus
 from innkeeper.core.control_changes import Published, PublishEvent
 from innkeeper.core.errors import EventNotFound, Invalid, SessionNotFound
 from innkeeper.core.events import json_bytes
 from innkeeper.core.identity import Caller
+from innkeeper.core.outcomes import Outcome, Repeated
 from innkeeper.core.session_events import SERVER_TYPES, EventFilter, Note, SessionEvent, Source, sequence_of
 from innkeeper.core.sessions import Session
 from innkeeper.core.times import Instant

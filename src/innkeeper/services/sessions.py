@@ -5,21 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from innkeeper.core.changes import (
-    Appended,
-    AppendMessages,
-    Change,
-    CreateSession,
-    DeleteSession,
-    Done,
-    KeepClaim,
-    Repeated,
-    UpdateSession,
-)
+from innkeeper.core.changes import AppendMessages, Change, CreateSession, DeleteSession, KeepClaim, UpdateSession
 from innkeeper.core.claims import Claim, Claimed
 from innkeeper.core.errors import PreviousRunNotFound, SessionNotFound
 from innkeeper.core.identity import Caller
 from innkeeper.core.messages import Message
+from innkeeper.core.outcomes import Appended, Done, Repeated
 from innkeeper.core.sessions import Session, StoredMessage
 from innkeeper.core.times import Instant
 from innkeeper.ports.journal import Journal

@@ -12,11 +12,12 @@ from decimal import Decimal
 
 from innkeeper.core.action_changes import Paused as ActionsAwaited
 from innkeeper.core.action_changes import PauseRun
-from innkeeper.core.changes import Done, Ended, EndRun, Fence, Outcome, ReleaseRun, Segment, Stale
+from innkeeper.core.changes import EndRun, Fence, ReleaseRun, Segment
 from innkeeper.core.credits import ModelUsage
 from innkeeper.core.errors import InnkeeperError, StorageUnavailable
 from innkeeper.core.events import ActionRequired, EndStatus, Paused, RunEnded, RunFailed, payload
 from innkeeper.core.identity import Caller
+from innkeeper.core.outcomes import Done, Ended, Outcome, Stale
 from innkeeper.core.runs import Run, RunError
 from innkeeper.core.session_events import Note, note_of
 from innkeeper.core.times import Instant, isoformat

@@ -19,7 +19,7 @@ from functools import partial, wraps
 from typing import Any, NoReturn, Protocol
 
 from innkeeper.core.administration import WriteAudit
-from innkeeper.core.changes import KeepClaim, Missing, Repeated
+from innkeeper.core.changes import KeepClaim
 from innkeeper.core.claims import Claim, Claimed
 from innkeeper.core.commands import Command
 from innkeeper.core.context import SessionTool
@@ -36,6 +36,7 @@ from innkeeper.core.errors import (
 )
 from innkeeper.core.events import json_bytes
 from innkeeper.core.identity import Caller, Owner, Role
+from innkeeper.core.outcomes import Missing, Repeated
 from innkeeper.core.runs import Run
 from innkeeper.core.schemas import check, object_schema
 from innkeeper.core.sessions import Session

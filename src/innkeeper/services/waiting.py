@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from innkeeper.core.changes import BeginRun, Begun, Fence, Missing, NotYet, Outcome
+from innkeeper.core.changes import BeginRun, Fence
 from innkeeper.core.errors import InnkeeperError
+from innkeeper.core.outcomes import Begun, Missing, NotYet, Outcome
 from innkeeper.core.times import Instant
 from innkeeper.core.transcripts import HistoryMode
 from innkeeper.ports.journal import Journal

@@ -16,9 +16,10 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
-from innkeeper.core.changes import SettleDelivery, TakeDeliveries, TakenDeliveries
+from innkeeper.core.changes import SettleDelivery, TakeDeliveries
 from innkeeper.core.errors import SetupError, StorageUnavailable
 from innkeeper.core.events import json_bytes, shown_usage
+from innkeeper.core.outcomes import TakenDeliveries
 from innkeeper.core.runs import Run
 from innkeeper.core.times import Instant, isoformat, unix_seconds
 from innkeeper.core.webhooks import RETRIES, Delivery, retry_at

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 
 from innkeeper.core.administration import WriteAudit
-from innkeeper.core.changes import Change, Missing
+from innkeeper.core.changes import Change
 from innkeeper.core.errors import FileMissing, Invalid, SessionNotFound
 from innkeeper.core.file_changes import ChangeWorkspace, Removal, WorkspaceChanged, Write
 from innkeeper.core.files import Place, WorkspaceFile
 from innkeeper.core.media_types import guess, is_well_formed
+from innkeeper.core.outcomes import Missing
 from innkeeper.core.paths import checked
 from innkeeper.core.times import Instant
 from innkeeper.ports.files import WorkspaceReader

@@ -18,9 +18,9 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from innkeeper.core.changes import Repeated
 from innkeeper.core.errors import SetupError, StorageUnavailable
 from innkeeper.core.identity import Owner, Role
+from innkeeper.core.outcomes import Repeated
 from innkeeper.core.times import Instant
 from innkeeper.core.tokens import Token
 from innkeeper.ports.journal import Journal

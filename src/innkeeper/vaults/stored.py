@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from innkeeper.core.administration import ForgetToken
-from innkeeper.core.changes import Repeated
 from innkeeper.core.control_changes import CreateToken, RevokeToken, TouchTokens
+from innkeeper.core.outcomes import Repeated
 from innkeeper.core.times import Instant
 from innkeeper.core.tokens import Token
 from innkeeper.ports.journal import Journal

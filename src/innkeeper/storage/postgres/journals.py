@@ -14,8 +14,9 @@ from typing import Any
 
 import asyncpg
 
-from innkeeper.core.changes import Change, Fence, Missing, Outcome
+from innkeeper.core.changes import Change, Fence
 from innkeeper.core.errors import InnkeeperError, StorageUnavailable
+from innkeeper.core.outcomes import Missing, Outcome
 from innkeeper.storage.postgres.connections import PATIENCE, Connection, arguments, drop, patiently, was_answered
 from innkeeper.storage.postgres.lanes import Lanes, Passed
 from innkeeper.storage.programs import call

@@ -14,7 +14,6 @@ from functools import partial
 
 from innkeeper.core.action_changes import PauseRun, ResumeRun
 from innkeeper.core.changes import (
-    Accepted,
     AcceptInjection,
     AcceptRun,
     AppendEvents,
@@ -26,7 +25,6 @@ from innkeeper.core.changes import (
     DeliverInjections,
     EndRun,
     Fence,
-    Outcome,
     RecordCredits,
     ReleaseRun,
     UpdateSession,
@@ -34,6 +32,7 @@ from innkeeper.core.changes import (
 from innkeeper.core.control_changes import AcceptCommands, CreateEngine, EndCommand, PublishEvent
 from innkeeper.core.file_changes import ChangeWorkspace
 from innkeeper.core.identity import Owner
+from innkeeper.core.outcomes import Accepted, Outcome
 
 _REMEMBERED = 10_000
 

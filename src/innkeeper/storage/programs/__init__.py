@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from innkeeper.core import action_changes, administration, changes, control_changes, file_changes
+from innkeeper.core.outcomes import Missing, Outcome, Repeated, Stale
 from innkeeper.storage.programs import (
     actions,
     admins,
@@ -117,14 +118,14 @@ def call(batch: Sequence[changes.Change], fence: changes.Fence | None) -> Progra
     if fence is not None and not _checks_by_itself(batch):
         rows = yield logs.holds(fence)
         if not rows:
-            return (changes.Stale(),) * len(batch)
-    outcomes: list[changes.Outcome] = []
+            return (Stale(),) * len(batch)
+    outcomes: list[Outcome] = []
     for change in batch:
-        if isinstance(change, administration.WriteAudit) and outcomes and isinstance(outcomes[-1], changes.Missing):
+        if isinstance(change, administration.WriteAudit) and outcomes and isinstance(outcomes[-1], Missing):
             outcomes.append(outcomes[-1])
             continue
         outcome = yield from PROGRAMS[type(change)](change, fence)
-        if isinstance(outcome, changes.Repeated):
+        if isinstance(outcome, Repeated):
             return (outcome,) * len(batch)
         outcomes.append(outcome)
     return tuple(outcomes)

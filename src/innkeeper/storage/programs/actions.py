@@ -13,9 +13,10 @@ from sqlalchemy import bindparam, delete, insert, literal_column, select, update
 
 from innkeeper.core.action_changes import Expired, Paused, PauseRun, Resumed, ResumeRun, TakeExpired, Waits
 from innkeeper.core.actions import STATUS_OF, ActionStatus, Answer, Continuation, StoredAction, check_answer
-from innkeeper.core.changes import Fence, Missing, Segment, Stale
+from innkeeper.core.changes import Fence, Segment
 from innkeeper.core.errors import ActionNotFound, Invalid, RunConflict
 from innkeeper.core.events import ActionsAnswered, payload
+from innkeeper.core.outcomes import Missing, Stale
 from innkeeper.core.runs import Plan, Run, RunStatus
 from innkeeper.core.times import Instant
 from innkeeper.storage import schema

@@ -8,8 +8,9 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, bindparam, delete, func, insert, literal_column, select, update
 
 from innkeeper.core.administration import AddAdmin, RemoveAdmin
-from innkeeper.core.changes import Done, Fence, Missing
+from innkeeper.core.changes import Fence
 from innkeeper.core.errors import AdminConflict, LastAdmin
+from innkeeper.core.outcomes import Done, Missing
 from innkeeper.storage import schema
 from innkeeper.storage.records import plain
 from innkeeper.storage.statements import Program, Query, Statement

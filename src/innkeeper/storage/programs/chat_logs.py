@@ -12,8 +12,9 @@ from sqlalchemy import Integer, Select, bindparam, case, delete, func, literal_c
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from innkeeper.core.administration import CopiedChatLogs, DeriveChatLogs, Derived, ForgetChatLogs
-from innkeeper.core.changes import Done, Fence
+from innkeeper.core.changes import Fence
 from innkeeper.core.logs import id_at
+from innkeeper.core.outcomes import Done
 from innkeeper.storage import schema
 from innkeeper.storage.statements import Program, Query, Statement
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from sqlalchemy import bindparam, delete, insert, select
 
-from innkeeper.core.changes import Done, Fence, ForgetClaims, KeepClaim, Repeated
+from innkeeper.core.changes import Fence, ForgetClaims, KeepClaim
 from innkeeper.core.claims import LIFETIME, Claim, Claimed
 from innkeeper.core.errors import IdempotencyMismatch
 from innkeeper.core.identity import Owner
+from innkeeper.core.outcomes import Done, Repeated
 from innkeeper.core.times import Instant
 from innkeeper.storage import schema
 from innkeeper.storage.statements import Program, Query, Statement

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Integer, bindparam, insert, literal_column, null, select, update
 
-from innkeeper.core.changes import Done, Fence, Missing, Stale
+from innkeeper.core.changes import Fence
 from innkeeper.core.commands import Command, CommandError, CommandStatus, Hold
 from innkeeper.core.control_changes import (
     AcceptCommands,
@@ -23,6 +23,7 @@ from innkeeper.core.control_changes import (
     TakeDeadCommands,
     TakenCommands,
 )
+from innkeeper.core.outcomes import Done, Missing, Stale
 from innkeeper.core.session_events import COMMAND_ACCEPTED, COMMAND_ENDED, Note
 from innkeeper.core.times import Instant
 from innkeeper.storage import schema

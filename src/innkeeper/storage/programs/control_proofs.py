@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import bindparam, select
 
-from innkeeper.core.changes import Change, Done, Outcome
+from innkeeper.core.changes import Change
 from innkeeper.core.control_changes import (
     AcceptCommands,
     AcceptedCommands,
@@ -16,6 +16,7 @@ from innkeeper.core.control_changes import (
     TakeDeadCommands,
     TakenCommands,
 )
+from innkeeper.core.outcomes import Done, Outcome
 from innkeeper.storage import schema
 from innkeeper.storage.statements import Query, Statement
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from sqlalchemy import bindparam, insert, literal_column, select
 
-from innkeeper.core.changes import Appended, AppendMessages, Fence, Lineage, Missing
+from innkeeper.core.changes import AppendMessages, Fence, Lineage
 from innkeeper.core.identity import Owner
 from innkeeper.core.messages import Message, chain
+from innkeeper.core.outcomes import Appended, Missing
 from innkeeper.core.sessions import Head, StoredMessage
 from innkeeper.core.times import Instant
 from innkeeper.core.transcripts import HistoryMode, Joined, Transcript, join

@@ -11,7 +11,7 @@ from decimal import Decimal
 from sqlalchemy import BigInteger, bindparam, delete, exists, insert, select, update
 
 from innkeeper.core.administration import AddCredits, Balanced, RateUsage, RemoveBalance, SetBalance
-from innkeeper.core.changes import Done, EndRun, Fence, Missing
+from innkeeper.core.changes import EndRun, Fence
 from innkeeper.core.credits import (
     MAX_CREDITS,
     ORGANIZATION,
@@ -24,6 +24,7 @@ from innkeeper.core.credits import (
     reservation,
 )
 from innkeeper.core.errors import InsufficientCredits, Invalid
+from innkeeper.core.outcomes import Done, Missing
 from innkeeper.core.times import Instant
 from innkeeper.core.usage import CreditRecord
 from innkeeper.storage import schema

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import bindparam, insert, literal_column, select, update
 
-from innkeeper.core.changes import Done, Fence, Missing, SettleDelivery, TakeDeliveries, TakenDeliveries
+from innkeeper.core.changes import Fence, SettleDelivery, TakeDeliveries
+from innkeeper.core.outcomes import Done, Missing, TakenDeliveries
 from innkeeper.core.times import Instant
 from innkeeper.core.webhooks import HOLD, Delivery
 from innkeeper.storage import schema

@@ -9,11 +9,12 @@ from typing import Any
 
 from sqlalchemy import BigInteger, bindparam, delete, insert, literal_column, select, update
 
-from innkeeper.core.changes import Done, Fence, Missing
+from innkeeper.core.changes import Fence
 from innkeeper.core.control_changes import CreateEngine, DeleteEngine
 from innkeeper.core.engines import Engine
 from innkeeper.core.errors import EngineNotFound, TooBusy
 from innkeeper.core.identity import Owner
+from innkeeper.core.outcomes import Done, Missing
 from innkeeper.storage import schema
 from innkeeper.storage.programs import claims
 from innkeeper.storage.records import dumps, plain

@@ -26,7 +26,8 @@ from sqlalchemy import (
 )
 
 from innkeeper.core.administration import Derived, ForgetToken, ForgetUser
-from innkeeper.core.changes import DeleteSession, Done, Fence
+from innkeeper.core.changes import DeleteSession, Fence
+from innkeeper.core.outcomes import Done
 from innkeeper.storage import schema
 from innkeeper.storage.programs import files, sessions
 from innkeeper.storage.statements import Program, Query, Row, Statement

@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, ColumnElement, bindparam, delete, func, inser
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from innkeeper.core.administration import Derived
-from innkeeper.core.changes import Done, Fence, Missing
+from innkeeper.core.changes import Fence
 from innkeeper.core.errors import QuotaExceeded
 from innkeeper.core.file_changes import (
     DeleteFile,
@@ -23,6 +23,7 @@ from innkeeper.core.file_changes import (
     TakeRubbish,
 )
 from innkeeper.core.files import StoredFile
+from innkeeper.core.outcomes import Done, Missing
 from innkeeper.storage import schema
 from innkeeper.storage.records import plain
 from innkeeper.storage.statements import Program, Query, Statement

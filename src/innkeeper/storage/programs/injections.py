@@ -24,19 +24,11 @@ from sqlalchemy import (
     update,
 )
 
-from innkeeper.core.changes import (
-    AcceptInjection,
-    Delivered,
-    DeliverInjections,
-    Fence,
-    Injected,
-    Missing,
-    Segment,
-    Stale,
-)
+from innkeeper.core.changes import AcceptInjection, DeliverInjections, Fence, Segment
 from innkeeper.core.events import MessageInjected, payload
 from innkeeper.core.injections import LIFETIME, InjectedMessage, Injection, InjectionStatus
 from innkeeper.core.messages import Message
+from innkeeper.core.outcomes import Delivered, Injected, Missing, Stale
 from innkeeper.core.times import Instant
 from innkeeper.storage import schema
 from innkeeper.storage.programs import claims, logs, session_events, sessions

@@ -11,9 +11,10 @@ from typing import Any
 
 from sqlalchemy import bindparam, delete, insert, select
 
-from innkeeper.core.changes import Done, Fence
+from innkeeper.core.changes import Fence
 from innkeeper.core.control_changes import ForgetLogs, ForgottenLogs, KeepLogs
 from innkeeper.core.logs import LogRecord, id_at
+from innkeeper.core.outcomes import Done
 from innkeeper.storage import schema
 from innkeeper.storage.records import dumps, plain
 from innkeeper.storage.statements import Program, Query, Statement

@@ -6,8 +6,9 @@ from typing import Any
 
 from sqlalchemy import bindparam, insert, select, update
 
-from innkeeper.core.changes import AppendEvents, Done, Fence, Segment, Stale
+from innkeeper.core.changes import AppendEvents, Fence, Segment
 from innkeeper.core.errors import RunConflict
+from innkeeper.core.outcomes import Done, Stale
 from innkeeper.core.times import Instant
 from innkeeper.storage import schema
 from innkeeper.storage.programs import credits, session_events

@@ -12,30 +12,22 @@ from sqlalchemy import bindparam, select
 from innkeeper.core.action_changes import Expired, Resumed, ResumeRun, TakeExpired, Waits
 from innkeeper.core.administration import AddAdmin, AddCredits, Audited, RemoveBalance, SetBalance, WriteAudit
 from innkeeper.core.changes import (
-    Accepted,
     AcceptInjection,
     AcceptRun,
-    Appended,
     AppendMessages,
     BeginRun,
-    Begun,
-    Cancelling,
     Change,
     CreateSession,
-    Done,
     Fence,
-    Injected,
     KeepClaim,
-    Outcome,
     RecordCredits,
     RequestCancel,
-    Steered,
-    Taken,
     TakeQueued,
 )
 from innkeeper.core.control_changes import CreateEngine, CreateToken, KeepLogs
 from innkeeper.core.file_changes import ChangeWorkspace, KeepFile, ReserveBlobs, WorkspaceChanged
 from innkeeper.core.files import Place, WorkspaceFile
+from innkeeper.core.outcomes import Accepted, Appended, Begun, Cancelling, Done, Injected, Outcome, Steered, Taken
 from innkeeper.storage import schema
 from innkeeper.storage.programs import admins, audit, credits, files, log_records, workspaces
 from innkeeper.storage.programs.control_proofs import control_proof

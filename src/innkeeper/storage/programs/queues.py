@@ -11,7 +11,8 @@ from typing import Any
 
 from sqlalchemy import bindparam, case, exists, literal_column, select, update
 
-from innkeeper.core.changes import BeginRun, Begun, Fence, Lineage, Missing, NotYet, Segment, Taken, TakeQueued
+from innkeeper.core.changes import BeginRun, Fence, Lineage, Segment, TakeQueued
+from innkeeper.core.outcomes import Begun, Missing, NotYet, Taken
 from innkeeper.core.runs import Plan, RunStatus
 from innkeeper.core.times import Instant
 from innkeeper.core.transcripts import HistoryMode, Transcript, sort

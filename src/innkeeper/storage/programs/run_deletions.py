@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from sqlalchemy import bindparam, delete, literal_column, null, select, update
 
-from innkeeper.core.changes import DeleteRun, Done, Fence, Missing
+from innkeeper.core.changes import DeleteRun, Fence
 from innkeeper.core.errors import RunConflict
+from innkeeper.core.outcomes import Done, Missing
 from innkeeper.storage import schema
 from innkeeper.storage.statements import Program, Query, Statement
 

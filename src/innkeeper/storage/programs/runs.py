@@ -8,23 +8,11 @@ from typing import Any
 
 from sqlalchemy import bindparam, case, func, insert, literal_column, null, select, update
 
-from innkeeper.core.changes import (
-    Accepted,
-    AcceptInjection,
-    AcceptRun,
-    Done,
-    Ended,
-    EndRun,
-    Fence,
-    Missing,
-    RecordCredits,
-    Segment,
-    Stale,
-    Steered,
-)
+from innkeeper.core.changes import AcceptInjection, AcceptRun, EndRun, Fence, RecordCredits, Segment
 from innkeeper.core.credits import ORGANIZATION, Terms
 from innkeeper.core.errors import RunConflict, TooBusy
 from innkeeper.core.events import shown_usage
+from innkeeper.core.outcomes import Accepted, Done, Ended, Missing, Stale, Steered
 from innkeeper.core.runs import Run, RunStatus
 from innkeeper.core.session_events import Note
 from innkeeper.core.times import Instant

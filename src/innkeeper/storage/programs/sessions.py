@@ -7,8 +7,9 @@ from typing import Any
 
 from sqlalchemy import bindparam, case, delete, insert, select, update
 
-from innkeeper.core.changes import CreateSession, DeleteSession, Done, Fence, Missing, UpdateSession
+from innkeeper.core.changes import CreateSession, DeleteSession, Fence, UpdateSession
 from innkeeper.core.errors import RunConflict
+from innkeeper.core.outcomes import Done, Missing
 from innkeeper.core.sessions import Session
 from innkeeper.core.times import Instant
 from innkeeper.storage import schema

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
-from innkeeper.core.changes import Done, Fence, Missing
+from innkeeper.core.changes import Fence
 from innkeeper.core.control_changes import AddHandler, AddTool, RemoveHandlers, RemoveTool, SetState
 from innkeeper.core.errors import HandlerConflict, TooBusy, ToolConflict
+from innkeeper.core.outcomes import Done, Missing
 from innkeeper.core.sources import MAX_HANDLERS, MAX_STATE_NAMES, MAX_TOOLS
 from innkeeper.storage import schema
 from innkeeper.storage.programs import session_events

@@ -6,8 +6,9 @@ from typing import Any
 
 from sqlalchemy import BigInteger, bindparam, func, insert, update
 
-from innkeeper.core.changes import Done, Fence, Missing
+from innkeeper.core.changes import Fence
 from innkeeper.core.control_changes import CreateToken, RevokeToken, TouchTokens
+from innkeeper.core.outcomes import Done, Missing
 from innkeeper.core.tokens import Token
 from innkeeper.storage import schema
 from innkeeper.storage.records import plain

@@ -12,19 +12,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from innkeeper.core.actions import ActionStatus
-from innkeeper.core.changes import (
-    Cancelling,
-    Done,
-    Fence,
-    Inherited,
-    KeepWorker,
-    Missing,
-    ReleaseRun,
-    RequestCancel,
-    RetireWorkers,
-    Stale,
-    TakeDead,
-)
+from innkeeper.core.changes import Fence, KeepWorker, ReleaseRun, RequestCancel, RetireWorkers, TakeDead
+from innkeeper.core.outcomes import Cancelling, Done, Inherited, Missing, Stale
 from innkeeper.core.runs import RunStatus
 from innkeeper.storage import schema
 from innkeeper.storage.programs import actions

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 from sqlalchemy import bindparam, delete, insert, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from innkeeper.core.changes import Fence, Missing
+from innkeeper.core.changes import Fence
 from innkeeper.core.errors import Invalid, PreconditionFailed
 from innkeeper.core.file_changes import ChangeWorkspace, Removal, WorkspaceChanged, Write
 from innkeeper.core.files import Place, WorkspaceFile
+from innkeeper.core.outcomes import Missing
 from innkeeper.storage import schema
 from innkeeper.storage.programs import files, sessions
 from innkeeper.storage.statements import Program, Query, Statement

@@ -18,19 +18,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from innkeeper.core.administration import DeriveChatLogs, ForgetChatLogs, ForgetUser
-from innkeeper.core.changes import (
-    AcceptRun,
-    AppendEvents,
-    AppendMessages,
-    Change,
-    DeleteSession,
-    EndRun,
-    Fence,
-    Outcome,
-)
+from innkeeper.core.changes import AcceptRun, AppendEvents, AppendMessages, Change, DeleteSession, EndRun, Fence
 from innkeeper.core.control_changes import AcceptCommands, KeepLogs
 from innkeeper.core.errors import InnkeeperError, StorageUnavailable
 from innkeeper.core.file_changes import ChangeWorkspace
+from innkeeper.core.outcomes import Outcome
 from innkeeper.storage.programs import call
 from innkeeper.storage.sqlite.files import is_locked, storage_error
 
