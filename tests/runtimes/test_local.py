@@ -17,6 +17,7 @@ import pytest
 from openai import AsyncOpenAI, AuthenticationError
 from openai.types.chat import ChatCompletionUserMessageParam
 
+from innkeeper import runtimes
 from innkeeper.core.errors import MissingDependency, SetupError, ShuttingDown
 from innkeeper.runtimes import local, weights
 from innkeeper.runtimes.local import LocalEndpoint
@@ -27,8 +28,9 @@ pytest.importorskip("xllamacpp")
 
 @pytest.fixture(scope="module")
 def settings(weights_cache: Path) -> Iterator[RuntimeSettings]:
+    hold = runtimes.Hold()  # or an app of another test, collected meanwhile, would end the children
     yield RuntimeSettings(cache_dir=weights_cache)
-    local.shutdown()
+    hold.release()
 
 
 @pytest.fixture
@@ -243,6 +245,43 @@ def test_shutdown_ends_the_child_and_a_pending_start(settings: RuntimeSettings) 
     local.shutdown()
     assert isinstance(pending.exception(timeout=10), ShuttingDown)
     assert servers(os.getpid()) == []
+
+
+def test_the_child_ends_with_the_last_app_that_is_stopped_or_collected(weights_cache: Path) -> None:
+    program = (
+        "import gc, pathlib, sys\n"
+        "from innkeeper import Server\n"
+        "from innkeeper.runtimes import local\n"
+        "from innkeeper.runtimes.settings import RuntimeSettings\n"
+        "from innkeeper.testing import MockAgent, create_test_client\n"
+        "def used(name):\n"
+        "    client = create_test_client(Server(agents=[MockAgent(name)]))\n"
+        "    client.get('/agents')\n"
+        "    return client\n"
+        "clients = [used(name) for name in 'abc']\n"
+        "local.prepare('smollm2', RuntimeSettings(cache_dir=pathlib.Path(sys.argv[1]))).result()\n"
+        "for end in (clients[0].close, lambda: clients.pop(1), clients[-1].close):\n"
+        "    print(flush=True)\n"
+        "    sys.stdin.readline()\n"
+        "    end()\n"
+        "    gc.collect()\n"
+        "print(flush=True)\n"
+        "sys.stdin.readline()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(weights_cache)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    ) as parent:
+        assert parent.stdin is not None and parent.stdout is not None
+        parent.stdout.readline()
+        (child,) = servers(parent.pid)
+        for _ in range(2):
+            parent.stdin.write(b"\n")
+            parent.stdout.readline()
+            time.sleep(0.2)  # who is collected ends in a thread
+            assert is_running(child)
+        parent.stdin.write(b"\n")
+        wait_until(lambda: not is_running(child))
+        parent.stdin.write(b"\n")
 
 
 def test_prepare_reports_what_it_is_doing(settings: RuntimeSettings) -> None:

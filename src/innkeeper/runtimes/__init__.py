@@ -3,10 +3,33 @@
 from __future__ import annotations
 
 import sys
+import threading
+
+_holds: set[Hold] = set()
 
 
-def shutdown() -> None:
-    """Stop what runtimes have started outside of this process: the children that run local models."""
+class Hold:
+    """An app under way: with the last one of the process ends what runtimes have started outside of it.
+
+    Those are the children that run local models, which the apps of a process share.
+    """
+
+    def __init__(self) -> None:
+        _holds.add(self)
+
+    def release(self) -> None:
+        """The app has ended. Idempotent; takes milliseconds, at most seconds."""
+        if self in _holds:
+            _holds.discard(self)
+            if not _holds:
+                _end_children()
+
+    def release_elsewhere(self) -> None:
+        """The same without waiting, for the garbage collector, which may come while any lock is held."""
+        threading.Thread(target=self.release, daemon=True).start()
+
+
+def _end_children() -> None:
     local = sys.modules.get("innkeeper.runtimes.local")
     if local is not None:
         local.shutdown()

@@ -14,6 +14,7 @@ from innkeeper.core.runs import Run
 from innkeeper.http.contexts import RequestState, new_id, now
 from innkeeper.http.control.event_frames import frame_of
 from innkeeper.ports.accounts import AuditReader
+from innkeeper.runtimes import Hold
 from innkeeper.runtimes.settings import RuntimeSettings
 from innkeeper.runtimes.threads import Threads
 from innkeeper.services import processes
@@ -377,10 +378,11 @@ def _trace_export(settings: Settings, store: Store, traces: Traces) -> TraceExpo
     return None if sink is None else TraceExport(runs=store.runs, traces=traces, sink=sink)
 
 
-def let_go(log_writer: LogWriter, store: Store) -> None:
+def let_go(log_writer: LogWriter, store: Store, hold: Hold) -> None:
     """Let go of what would outlive an event loop that is gone; the garbage collector may ask for it, in any thread."""
     log_writer.abandon()
     store.abandon()
+    hold.release_elsewhere()
 
 
 def _figures(measures: Measures, store: Store) -> Figures | None:

@@ -91,6 +91,7 @@ class Kernel:
         self._is_leaving = False
         self._watchdog = Watchdog()
         self._abandon: weakref.finalize[..., Any]
+        self._hold: runtimes.Hold
         self._starting: tuple[asyncio.AbstractEventLoop, asyncio.Task[Started]] | None = None
         self._began = time.monotonic()
 
@@ -158,7 +159,8 @@ class Kernel:
         except BaseException:
             await store.close()
             raise
-        self._abandon = weakref.finalize(self, let_go, self._started.log_writer, store)
+        self._hold = runtimes.Hold()
+        self._abandon = weakref.finalize(self, let_go, self._started.log_writer, store, self._hold)
         self._abandon.atexit = False
         _prepare_process()
         self._watchdog.start()
@@ -209,7 +211,7 @@ class Kernel:
         await started.log_writer.close()
         self._abandon.detach()
         await started.store.close()
-        await asyncio.to_thread(runtimes.shutdown)
+        await asyncio.to_thread(self._hold.release)
 
     def configuration(self) -> Mapping[str, Mapping[str, Any]]:
         """The settings by section and key, of secrets only whether they are set."""
