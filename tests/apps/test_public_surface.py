@@ -15,12 +15,13 @@ from starlette.routing import WebSocketRoute
 
 import innkeeper
 from innkeeper import ServerBase, create_app, load_settings
-from innkeeper.http.admissions import PERMISSION as runs_permission
 from innkeeper.http.control.streams import PERMISSION as stream_permission
 from innkeeper.http.dispatching import KEPT_NAMES
 from innkeeper.http.gates import PERMISSIONS, PUBLIC
 from innkeeper.http.outlines import TAGS
+from innkeeper.http.responses.sockets import PERMISSION as responses_permission
 from innkeeper.http.routes import SurfaceRoute
+from innkeeper.http.sockets import PERMISSION as chat_permission
 from innkeeper.testing import create_test_client
 from tests.support.servers import serve_app
 from tests.support.snapshots import assert_snapshot
@@ -28,8 +29,8 @@ from tests.support.snapshots import assert_snapshot
 PACKAGES = ("innkeeper", "innkeeper.client", "innkeeper.testing")
 OPEN_TO_ALL = {"/live", "/ready", "/health", "/api/health"}
 SOCKETS = {
-    "/ws/chat": runs_permission,
-    "/v1/responses": runs_permission,
+    "/ws/chat": chat_permission,
+    "/v1/responses": responses_permission,
     "/api/sessions/{session_id}/events/stream": stream_permission,
 }
 OTHER_ERRORS = {("/ready", "503"), ("/mcp", "400"), ("/mcp", "406")}

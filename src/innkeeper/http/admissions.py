@@ -22,15 +22,14 @@ from innkeeper.http.deps import House
 from innkeeper.http.gates import admit_socket
 from innkeeper.http.presenting import accepted_subprotocol
 
-PERMISSION = "runs:write"
 GOING_AWAY, TRY_AGAIN = 1012, 1013
 _UNAUTHORIZED, _FORBIDDEN, _MISDIRECTED = 4401, 4403, 4421
 
 
-async def admitted(websocket: WebSocket, house: House) -> Caller | None:
+async def admitted(websocket: WebSocket, house: House, permission: str) -> Caller | None:
     """Whoever asks for the connection, which is accepted; `None` where it has been refused."""
     try:
-        caller = await admit_socket(house.gate, websocket.scope, PERMISSION)
+        caller = await admit_socket(house.gate, websocket.scope, permission)
     except (RateLimited, AddressTooLong, HeadersTooLarge, Unparsable) as error:
         await websocket.receive()  # the handshake, which is answered as a request
         await deny(error, house, websocket.scope, websocket._receive, websocket._send)
@@ -42,12 +41,12 @@ async def admitted(websocket: WebSocket, house: House) -> Caller | None:
     return caller
 
 
-async def readmitted(websocket: WebSocket, house: House) -> Caller:
+async def readmitted(websocket: WebSocket, house: House, permission: str) -> Caller:
     """Whoever is at the other end, looked up again: a token may have been revoked since the connection was made.
 
     Raises: Unauthorized, Forbidden, StorageUnavailable.
     """
-    return await admit_socket(house.gate, websocket.scope, PERMISSION)
+    return await admit_socket(house.gate, websocket.scope, permission)
 
 
 def close_code(error: InnkeeperError) -> int:

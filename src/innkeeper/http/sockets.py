@@ -42,6 +42,7 @@ Begin = Callable[[Turn], Awaitable[None]]
 
 _logger = logging.getLogger(__name__)
 
+PERMISSION = "runs:write"
 MAX_WAITING = 10
 MAX_MESSAGE = 1024 * 1024
 
@@ -50,7 +51,7 @@ MAX_MESSAGE = 1024 * 1024
 async def chat_socket(websocket: WebSocket) -> None:
     """Chat over a WebSocket."""
     house = house_of(websocket)
-    caller = await admitted(websocket, house)
+    caller = await admitted(websocket, house, PERMISSION)
     if caller is None:
         return
     house.meter.stream_opened("websocket")
@@ -197,7 +198,7 @@ class Conversation:
 
         Raises: Unauthorized, Forbidden, StorageUnavailable.
         """
-        self._caller = await readmitted(self._websocket, self._house)
+        self._caller = await readmitted(self._websocket, self._house, PERMISSION)
 
     async def _send_events(self, turn: Turn) -> None:
         reading = turn.watch()

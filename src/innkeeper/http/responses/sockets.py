@@ -50,6 +50,7 @@ from innkeeper.services.readings import RunReading
 _logger = logging.getLogger(__name__)
 
 PATH = "/v1/responses"
+PERMISSION = "runs:write"
 MAX_WAITING = 10
 MAX_MESSAGE = 1024 * 1024
 
@@ -58,7 +59,7 @@ MAX_MESSAGE = 1024 * 1024
 async def responses_socket(websocket: WebSocket) -> None:
     """Responses over a WebSocket."""
     house = house_of(websocket)
-    caller = await admitted(websocket, house)
+    caller = await admitted(websocket, house, PERMISSION)
     if caller is None:
         return
     house.meter.stream_opened("websocket")
@@ -163,7 +164,7 @@ class Connection:
             body = check(ResponseRequest, {**fields, "stream": True})
             if body.background:
                 raise Invalid("A response on a WebSocket cannot be in the background.", param="background")
-            self._caller = await readmitted(self._websocket, self._house)
+            self._caller = await readmitted(self._websocket, self._house, PERMISSION)
             if fields.get("generate") is False:
                 await self._warm_up(body, stream_id)
                 return
