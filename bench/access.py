@@ -1,98 +1,138 @@
 """Measures what tokens, rates, figures and credits add to a request: the same routes with all of it, and without.
 
-`python -m bench.access [--quick]`. Both servers run all the time; the load is on one of them at a time, in short rounds
-that alternate. What is quoted is processor time of the whole server process a request, and the median of the rounds'
-differences.
+`python -m bench.access [--quick]`. The apps live in this process and are called without sockets, in short rounds that
+alternate: two servers of the same program differ by more than what is to be measured. What is quoted is processor time
+of the whole process a request, its committing thread included, in the quietest tenth of each app's rounds, because
+whatever else the machine does only ever adds to it. A second app without anything tells how far that can be trusted.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
+import gc
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
+import time
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
+from typing import Any
 
 from bench.clients import CHAT, chat_body
 from bench.reports import Figure, with_section
-from bench.servers import ROOT, Server, on_uvicorn
-from innkeeper import TokenManager
+from bench.servers import ROOT
+from innkeeper import ServerBase, TokenManager, pricing
 from innkeeper.config import load_settings
 
 SECTION = "Authentication, limits and metering"
-ROUTES: Mapping[str, tuple[str, str]] = {
-    "a plain route (`GET /agents`)": ("/agents", ""),
-    "a turn (`POST /v1/chat/completions`)": (CHAT, chat_body("instant")),
+ROUTES: Mapping[str, tuple[str, str, bytes]] = {
+    "a plain route (`GET /agents`)": ("GET", "/agents", b""),
+    "a turn (`POST /v1/chat/completions`)": ("POST", CHAT, chat_body("instant").encode()),
 }
-APP = on_uvicorn("bench.priced:app")
 MOST = 60.0
-_RATE = "999999999/day"
-GUARDED = {
-    "FORCE_AUTH": "true",
-    "RATE_LIMIT_USER": _RATE,
-    "ENABLE_METRICS": "true",
-    "MAX_RUNS_PER_CALLER": "1000",
-    "BENCH_PRICED": "yes",
+AT_ONCE, IN_A_ROUND = 16, 160
+_OPEN: dict[str, Any] = {"auth_enabled": False, "enable_metrics": False}
+_GUARDED: dict[str, Any] = {
+    "force_auth": True,
+    "rate_limit_user": "999999999/day",
+    "enable_metrics": True,
+    "max_runs_per_caller": 1000,
 }
-OPEN = {"AGENT_AUTH_ENABLED": "false", "ENABLE_METRICS": "false", "BENCH_PRICED": ""}
+
+
+async def instant(messages: list[dict[str, Any]]) -> str:
+    return "Hello! How can I help you today?"
+
+
+@pricing(credits_per_request=0.001)
+async def priced(messages: list[dict[str, Any]]) -> str:
+    return "Hello! How can I help you today?"
 
 
 @dataclass(slots=True)
 class Side:
-    """One of the servers, and the microseconds of a request of each round."""
+    """One of the apps, and the microseconds of a request of each round, by route."""
 
-    server: Server
-    headers: tuple[str, ...] = ()
-    rounds: list[float] = field(default_factory=list)
+    app: ServerBase
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    rounds: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in ROUTES})
 
-    def measure(self, path: str, body: str, seconds: float) -> None:
-        command = [sys.executable, "-m", "bench.load", "--port", str(self.server.port), "--path", path]
-        command += ["--body", body, "--connections", "16", "--seconds", str(seconds)]
-        for header in self.headers:
-            command += ["--header", header]
-        before = self.server.cpu_seconds()
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        result = json.loads(done.stdout)
-        if result["failure"]:
-            raise RuntimeError(f"{path}: {result['failure']}\n{done.stderr}{self.server.log[-4000:]}")
-        self.rounds.append((self.server.cpu_seconds() - before) / result["total"] * 1e6)
+    def quietest(self, route: str) -> float:
+        """The first decile."""
+        return sorted(self.rounds[route])[len(self.rounds[route]) // 10]
+
+    async def measure(self, route: str) -> None:
+        async def ask_in_turn() -> None:
+            for _ in range(IN_A_ROUND // AT_ONCE):
+                await self._ask(*ROUTES[route])
+
+        gc.collect()
+        before = time.process_time()
+        await asyncio.gather(*(ask_in_turn() for _ in range(AT_ONCE)))
+        await asyncio.sleep(0.01)  # for what is done behind the answers
+        self.rounds[route].append((time.process_time() - before) / IN_A_ROUND * 1e6)
+
+    async def _ask(self, method: str, path: str, body: bytes) -> None:
+        pending = [{"type": "http.request", "body": body, "more_body": False}]
+        statuses = []
+
+        async def receive() -> dict[str, Any]:
+            return pending.pop() if pending else await asyncio.Future()
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        headers = [(b"host", b"127.0.0.1:8000"), (b"content-type", b"application/json"), *self.headers]
+        scope = {
+            "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "method": method,
+            "scheme": "http", "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "",
+            "headers": headers, "client": ("127.0.0.1", 5000), "server": ("127.0.0.1", 8000), "state": {},
+        }  # fmt: skip
+        await self.app(scope, receive, send)
+        if statuses != [200]:
+            raise RuntimeError(f"{method} {path}: {statuses}")
 
 
-async def _a_token(folder: Path) -> str:
-    async with TokenManager.open(load_settings({"data_dir": folder})) as tokens:
-        return (await tokens.create("bench", "user")).text
+async def _side(stack: AsyncExitStack, folder: Path, agent: Any, options: dict[str, Any], *, is_guarded: bool) -> Side:
+    settings = load_settings({"data_dir": folder, **options})
+    app = ServerBase(settings=settings)
+    app.agent("instant")(agent)
+    await stack.enter_async_context(app.router.lifespan_context(app))
+    if not is_guarded:
+        return Side(app)
+    async with TokenManager.open(settings) as tokens:
+        token = (await tokens.create("bench", "user")).text
+    return Side(app, [(b"authorization", f"Bearer {token}".encode())])
 
 
-def measure(rounds: int, seconds: float, scratch: Path) -> list[Figure]:
-    guarded_folder = scratch / "guarded"
-    token = asyncio.run(_a_token(guarded_folder))
+async def measure(rounds: int, scratch: Path) -> list[Figure]:
+    async with AsyncExitStack() as stack:
+        without = await _side(stack, scratch / "without", instant, _OPEN, is_guarded=False)
+        with_all = await _side(stack, scratch / "with", priced, _GUARDED, is_guarded=True)
+        again = await _side(stack, scratch / "again", instant, _OPEN, is_guarded=False)
+        sides = [without, with_all, again]
+        for number in range(-3, rounds):
+            for side in sides if number % 2 else reversed(sides):
+                for route in ROUTES:
+                    await side.measure(route)
+            if number == -1:
+                for side in sides:
+                    side.rounds = {name: [] for name in ROUTES}
+            elif number >= 0 and not number % 25:
+                print(f"{number} of {rounds} rounds ...", flush=True)
     figures = []
-    with (
-        Server(APP, scratch, {**OPEN, "INNKEEPER_DATA_DIR": str(scratch / "open")}) as plain,
-        Server(APP, scratch, {**GUARDED, "INNKEEPER_DATA_DIR": str(guarded_folder)}) as guarded,
-    ):
-        for name, (path, body) in ROUTES.items():
-            print(f"{name} ...", flush=True)
-            without, with_all = Side(plain), Side(guarded, (f"authorization: Bearer {token}",))
-            for number in range(-1, rounds):
-                for side in (without, with_all) if number % 2 else (with_all, without):
-                    side.measure(path, body, seconds)
-                if number < 0:
-                    without.rounds.clear()
-                    with_all.rounds.clear()
-            added = [one - other for one, other in zip(with_all.rounds, without.rounds, strict=True)]
-            figures += [
-                Figure(f"{name}, without", "µs", None, median(without.rounds)),
-                Figure(f"{name}, with all", "µs", None, median(with_all.rounds)),
-                Figure(f"{name}, added", "µs", None, median(added), at_most=MOST),
-            ]
+    for name in ROUTES:
+        base = without.quietest(name)
+        figures += [
+            Figure(f"{name}, without", "µs", None, base),
+            Figure(f"{name}, with all", "µs", None, with_all.quietest(name)),
+            Figure(f"{name}, added", "µs", None, with_all.quietest(name) - base, at_most=MOST),
+            Figure(f"{name}, a second app without, added", "µs", None, again.quietest(name) - base),
+        ]
     return figures
 
 
@@ -102,16 +142,17 @@ def main() -> None:
     options = parser.parse_args()
     (ROOT / ".data").mkdir(exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix="bench-", dir=ROOT / ".data"))
-    rounds, seconds = (7, 0.5) if options.quick else (40, 0.5)
+    rounds = 20 if options.quick else 200
     try:
-        figures = measure(rounds, seconds, scratch)
+        figures = asyncio.run(measure(rounds, scratch))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     told = [
         "- With: a token in each request, `FORCE_AUTH=true`, a rate that is counted and never reached, metrics, and an",
         "  agent with `@pricing`. Without: `AGENT_AUTH_ENABLED=false`, no rates, `ENABLE_METRICS=false`, no price.",
-        f"- `python -m bench.access`: processor time of the server a request, SQLite, {rounds} rounds of {seconds:g} s",
-        "  a side that alternate, 16 connections;"
+        "- `python -m bench.access`: processor time of one process in which the apps are called in turn, a request,"
+        " SQLite,",
+        f"  the first decile of {rounds} rounds of {IN_A_ROUND} requests, {AT_ONCE} at a time;"
         f" a load of {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores at the end",
     ]
     results = ROOT / "bench" / "RESULTS.md"

@@ -73,12 +73,8 @@ class Server:
 
     def cpu_seconds(self) -> float:
         """Processor time of all of its threads so far; 0 where there is no /proc."""
-        try:
-            stat = Path(f"/proc/{self._process.pid}/stat").read_text()
-        except FileNotFoundError:
-            return 0.0
-        user, system = stat.rpartition(")")[2].split()[11:13]
-        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+        threads = Path(f"/proc/{self._process.pid}/task").glob("*/schedstat")
+        return sum(int(one.read_text().split()[0]) for one in threads) / 1e9
 
     def memory(self) -> float:
         """Resident megabytes (of 1,000,000 bytes); 0 where there is no /proc."""

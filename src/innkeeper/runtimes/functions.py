@@ -37,7 +37,8 @@ class FunctionRuntime:
         self._description = AgentDescription(name, description=summary_of(function))
 
     def describe(self) -> AgentDescription:
-        return with_pricing(self._description, self._function)
+        self._description = with_pricing(self._description, self._function)
+        return self._description
 
     def run(self, turn: Turn, context: RunContext) -> AsyncGenerator[AgentEvent | str, None]:
         context.continuation = turn.continuation
@@ -63,7 +64,8 @@ def summary_of(function: Callable[..., Any]) -> str:
 def with_pricing(description: AgentDescription, *holders: object) -> AgentDescription:
     """The description with the price as it is now: `@pricing` may stand above what registered the agent."""
     pricing = pricing_of(*holders)
-    return description if pricing is None else replace(description, pricing=pricing)
+    is_told = pricing is None or pricing is description.pricing
+    return description if is_told else replace(description, pricing=pricing)
 
 
 def pricing_of(*holders: object) -> Pricing | None:

@@ -42,7 +42,8 @@ class ObjectRuntime:
         self._description = _described(agent, name)
 
     def describe(self) -> AgentDescription:
-        return with_pricing(self._description, *self._priced)
+        self._description = with_pricing(self._description, *self._priced)
+        return self._description
 
     def run(self, turn: Turn, context: RunContext) -> AsyncGenerator[AgentEvent | str, None]:
         context.continuation = turn.continuation
