@@ -61,7 +61,7 @@ async def test_every_block_is_told_by_itself(caplog: pytest.LogCaptureFixture) -
 
 async def test_the_users_line_is_named_where_a_library_waits(caplog: pytest.LogCaptureFixture) -> None:
     async with watched():
-        subprocess.run([sys.executable, "-c", "import time; time.sleep(0.5)"], check=True)
+        subprocess.run([sys.executable, "-c", "import time; time.sleep(1.5)"], check=True)
         blocked, _ = await until(caplog, 2)
         assert re.search(rf"by {__file__}:\d+ in test_the_users_line_is_named", blocked)
 
