@@ -29,15 +29,20 @@ ROOT_PAGES = {
     "SECURITY.md": "security-policy.md",
 }
 _FENCE = re.compile(r"^```(\w+)([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_TABLE = re.compile(r"<table>.*?</table>", re.DOTALL)
+_NAME = re.compile(r"(?<=<code>)[^<\s]{9,}(?=</code>)")
+_JOINT = re.compile(r"(?<=\w)[_./]+(?=\w)")
 _LINK = re.compile(r"\]\((?:\.\./|docs/)?([\w./-]+)(#[\w-]+)?\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that are not in docs/."""
+    """Add the pages that are not in docs/, and what the site needs in browsers."""
     from mkdocs.structure.files import File
 
     for name, place in ROOT_PAGES.items():
         files.append(File.generated(config, place, content=(ROOT / name).read_text(encoding="utf-8")))
+    for asset in sorted((ROOT / "scripts" / "site_assets").iterdir()):
+        files.append(File.generated(config, f"assets/{asset.name}", content=asset.read_bytes()))
     for place, content in site_references.pages(ROOT).items():
         files.append(File.generated(config, place, content=content))
     return files
@@ -60,6 +65,15 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     is_written_here = page.file.src_uri.startswith("reference/")
     return _FENCE.sub(reworded, markdown if is_written_here else relinked(markdown))
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Let names in tables break behind their underscores, dots and slashes, and nowhere else."""
+
+    def loosened(table: re.Match[str]) -> str:
+        return _NAME.sub(lambda name: _JOINT.sub(r"\g<0><wbr>", name[0]), table[0])
+
+    return _TABLE.sub(loosened, html)
 
 
 def relinked(markdown: str) -> str:

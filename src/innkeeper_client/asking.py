@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -22,7 +22,7 @@ from innkeeper_client.exceptions import (
     error_of_answer,
     invalid_answer,
 )
-from innkeeper_client.requests import Request, Work, nothing
+from innkeeper_client.requests import Request, Work
 from innkeeper_client.retries import Retries
 from innkeeper_client.version import __version__
 
@@ -38,11 +38,11 @@ class Asking:
     """How one client asks. `timeout` is between two signs of life, in seconds."""
 
     base_url: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     timeout: float | None
     retries: Retries
 
-    def ask(self, request: Request[T]) -> Program[T]:
+    def ask(self, request: Request[T], retries: Retries | None = None) -> Program[T]:
         """Raises: what the server answers, as a ChatServerError; APIConnectionError."""
         call, tried = self.call(request), 0
         while True:
@@ -53,9 +53,9 @@ class Asking:
                 error: ChatServerError = error_of_answer(answer.status, answer.headers, answer.content)
             except APIConnectionError as failure:
                 error = failure
-            if tried and isinstance(error, NotFoundError) and request.read is nothing:
+            if tried and isinstance(error, NotFoundError) and request.method == "DELETE":
                 return request.read(None)  # an earlier attempt has removed it, and its answer was lost
-            yield self._pause(error, tried)
+            yield self._pause(error, tried, retries or self.retries)
             tried += 1
 
     def open(self, request: Request[Any]) -> Program[Answer]:
@@ -65,7 +65,7 @@ class Asking:
             try:
                 return (yield from self.open_once(call))
             except ChatServerError as error:
-                yield self._pause(error, tried)
+                yield self._pause(error, tried, self.retries)
             tried += 1
 
     def open_once(self, call: Call) -> Program[Answer]:
@@ -101,8 +101,8 @@ class Asking:
         timeout = None if self.timeout is None else self.timeout + request.patience
         return Call(request.method, self.base_url + request.target, headers, content, timeout)
 
-    def _pause(self, error: ChatServerError, tried: int) -> Sleep:
-        delay = self.retries.delay(error, tried)
+    def _pause(self, error: ChatServerError, tried: int, retries: Retries) -> Sleep:
+        delay = retries.delay(error, tried)
         if delay is None:
             raise error
         return Sleep(delay)
@@ -132,7 +132,8 @@ def _is_address(url: str) -> bool:
         parts = urlsplit(url)
         return (
             parts.scheme in ("http", "https")
-            and bool(parts.hostname and parts.port != 0)
+            and all(0 < len(label) < 64 for label in (parts.hostname or "").removesuffix(".").split("."))
+            and parts.port != 0
             and not (parts.query or parts.fragment)
         )
     except ValueError:  # a port, or an address in brackets, that is none

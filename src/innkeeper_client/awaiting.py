@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -11,7 +12,7 @@ from innkeeper_client.asking import Asking
 from innkeeper_client.effects import Answer, Call, Close, Effect, Exchange, Item, Items, Open, Program, Read, Sleep
 from innkeeper_client.exceptions import APIConnectionError, ChatServerError
 from innkeeper_client.requests import Request, Work
-from innkeeper_client.transports import FAREWELL_SECONDS, Body, Readable, answer_of, failures, has_stream
+from innkeeper_client.transports import FAREWELL_SECONDS, Body, Readable, answer_of, failures, has_stream, taken
 
 if TYPE_CHECKING:
     import httpx2
@@ -93,10 +94,7 @@ class AwaitingLine:
     async def _send(self, call: Call, *, may_stream: bool) -> Answer:
         self._keep_to_one_loop()
         with failures():
-            request = self._http.build_request(
-                call.method, call.url, headers=call.headers, content=call.content, timeout=call.timeout
-            )
-            response = await self._http.send(request, stream=True)
+            response = await self._begin(call)
             if may_stream and has_stream(response):
                 return answer_of(response, _Source(response))
             body = Body(response)
@@ -105,6 +103,12 @@ class AwaitingLine:
                     if not body.takes(piece):
                         break
             return answer_of(response, content=body.content)
+
+    async def _begin(self, call: Call) -> httpx2.Response:
+        request = self._http.build_request(
+            call.method, call.url, headers=call.headers, content=call.content, timeout=call.timeout
+        )
+        return await self._http.send(request, stream=True)
 
     def _keep_to_one_loop(self) -> None:
         """Connections are a loop's; elsewhere they fail in ways that tell nobody why. Raises: RuntimeError."""
@@ -124,10 +128,13 @@ class AwaitingLine:
                 await source.close()
 
     async def bid_farewell(self, request: Request[Any]) -> None:
-        """Ask once, for as long as nobody minds, and never fail."""
+        """Ask once, for as long as nobody minds, and never fail: the client may be closed already."""
+        import asyncio  # as above
+
         call = self.asking.call(request)
-        with contextlib.suppress(ChatServerError):
-            await self._send(call.within(FAREWELL_SECONDS), may_stream=False)
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                await (await self._begin(call)).aclose()
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -141,14 +148,19 @@ class AwaitingStream(Generic[T], AsyncIterator[T]):
         self._reading = reading
         self._items = reading.items()
         self._is_closed = False
+        self._turn = Lock()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> T:
+        with taken(self._turn):
+            return await self._next()
+
+    async def _next(self) -> T:
         try:
             return await self._line.next(self._items)
-        except StopAsyncIteration:
+        except (StopAsyncIteration, GeneratorExit):  # where the coroutine is thrown away, nothing can be awaited
             raise
         except ChatServerError:
             if self._is_closed:  # elsewhere, while this was read

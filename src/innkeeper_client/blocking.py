@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -12,7 +13,7 @@ from innkeeper_client.asking import Asking
 from innkeeper_client.effects import Answer, Call, Close, Effect, Exchange, Item, Items, Open, Program, Read, Sleep
 from innkeeper_client.exceptions import APIConnectionError, ChatServerError
 from innkeeper_client.requests import Request, Work
-from innkeeper_client.transports import FAREWELL_SECONDS, Body, Readable, answer_of, failures, has_stream
+from innkeeper_client.transports import FAREWELL_SECONDS, Body, Readable, answer_of, failures, has_stream, taken
 
 if TYPE_CHECKING:
     import httpx2
@@ -87,16 +88,19 @@ class BlockingLine:
 
     def _send(self, call: Call, *, may_stream: bool) -> Answer:
         with failures():
-            request = self._http.build_request(
-                call.method, call.url, headers=call.headers, content=call.content, timeout=call.timeout
-            )
-            response = self._http.send(request, stream=True)
+            response = self._begin(call)
             if may_stream and has_stream(response):
                 return answer_of(response, _Source(response))
             body = Body(response)
             with contextlib.closing(response):
                 all(map(body.takes, response.iter_bytes()))
             return answer_of(response, content=body.content)
+
+    def _begin(self, call: Call) -> httpx2.Response:
+        request = self._http.build_request(
+            call.method, call.url, headers=call.headers, content=call.content, timeout=call.timeout
+        )
+        return self._http.send(request, stream=True)
 
     def drop(self, source: Any) -> None:
         """Let a stream go, whatever its state."""
@@ -105,10 +109,10 @@ class BlockingLine:
                 source.close()
 
     def bid_farewell(self, request: Request[Any]) -> None:
-        """Ask once, for as long as nobody minds, and never fail."""
+        """Ask once, for as long as nobody minds, and never fail: the client may be closed already."""
         call = self.asking.call(request)
-        with contextlib.suppress(ChatServerError):
-            self._send(call.within(FAREWELL_SECONDS), may_stream=False)
+        with contextlib.suppress(Exception):
+            self._begin(call.within(FAREWELL_SECONDS)).close()
 
     def close(self) -> None:
         self._http.close()
@@ -122,11 +126,16 @@ class BlockingStream(Generic[T], Iterator[T]):
         self._reading = reading
         self._items = reading.items()
         self._is_closed = False
+        self._turn = Lock()
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> T:
+        with taken(self._turn):
+            return self._next()
+
+    def _next(self) -> T:
         try:
             return self._line.next(self._items)
         except StopIteration:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from innkeeper_client.asking import asking
+from innkeeper_client.asking import Asking, asking
 from innkeeper_client.awaiting import AwaitingLine, AwaitingStream
 from innkeeper_client.blocking import BlockingLine, BlockingStream
 from innkeeper_client.event_streams import RunReading, SessionReading
@@ -31,8 +31,19 @@ DEFAULT_BASE_URL = "http://localhost:3284"
 _POLL_SECONDS = 0.5
 
 
-def _chosen(given: str | None, variable: str) -> str | None:
-    return given if given is not None else os.environ.get(variable) or None
+def _asking(
+    api_key: str | None, base_url: str | None, timeout: float | None, max_retries: int, backoff: float
+) -> Asking:
+    key = api_key if api_key is not None else os.environ.get("INNKEEPER_API_KEY") or None
+    url = base_url if base_url is not None else os.environ.get("INNKEEPER_URL")
+    return asking(url or DEFAULT_BASE_URL, key, timeout, max_retries, backoff)
+
+
+def _limits() -> httpx2.Limits:
+    """As many connections as there are streams: a call would wait in vain for one that none of them lets go."""
+    import httpx2
+
+    return httpx2.Limits(max_connections=None, max_keepalive_connections=20)
 
 
 class _Blocking:
@@ -55,6 +66,20 @@ class _Awaiting:
     async def do_async(self, described: Request[T] | Work[T]) -> T:
         """Carry out what an operation describes."""
         return await self._line.do_async(described)
+
+
+class _Client(ClientOperations):
+    """What both clients are."""
+
+    _line: Any
+
+    @property
+    def base_url(self) -> str:
+        asking: Asking = self._line.asking
+        return asking.base_url
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(base_url={self.base_url!r})"
 
 
 class Runs(_Blocking, RunOperations):
@@ -105,7 +130,7 @@ class AsyncLogs(_Awaiting, LogOperations):
     """Logs: `list`, `of_session`, `statistics`, `user_statistics`, `records`, `add`."""
 
 
-class ChatServerClient(_Blocking, ClientOperations):
+class ChatServerClient(_Blocking, _Client):
     """A client of one server. It may be used by several threads, and is closed by `close` or as a context manager."""
 
     def __init__(
@@ -125,19 +150,14 @@ class ChatServerClient(_Blocking, ClientOperations):
         """
         import httpx2
 
-        url = _chosen(base_url, "INNKEEPER_URL") or DEFAULT_BASE_URL
-        how = asking(url, _chosen(api_key, "INNKEEPER_API_KEY"), timeout, max_retries, backoff)
-        super().__init__(BlockingLine(http_client or httpx2.Client(timeout=timeout), how))
+        how = _asking(api_key, base_url, timeout, max_retries, backoff)
+        super().__init__(BlockingLine(http_client or httpx2.Client(limits=_limits()), how))
         self._owns_http = http_client is None
         self.runs = Runs(self._line)
         self.sessions = Sessions(self._line)
         self.commands = Commands(self._line)
         self.tokens = Tokens(self._line)
         self.logs = Logs(self._line)
-
-    @property
-    def base_url(self) -> str:
-        return self._line.asking.base_url
 
     def events(
         self,
@@ -166,7 +186,7 @@ class ChatServerClient(_Blocking, ClientOperations):
         self.close()
 
 
-class AsyncChatServerClient(_Awaiting, ClientOperations):
+class AsyncChatServerClient(_Awaiting, _Client):
     """A client of one server for one event loop, closed by `close` or as an asynchronous context manager."""
 
     def __init__(
@@ -182,19 +202,14 @@ class AsyncChatServerClient(_Awaiting, ClientOperations):
         """As those of `ChatServerClient`."""
         import httpx2
 
-        url = _chosen(base_url, "INNKEEPER_URL") or DEFAULT_BASE_URL
-        how = asking(url, _chosen(api_key, "INNKEEPER_API_KEY"), timeout, max_retries, backoff)
-        super().__init__(AwaitingLine(http_client or httpx2.AsyncClient(timeout=timeout), how))
+        how = _asking(api_key, base_url, timeout, max_retries, backoff)
+        super().__init__(AwaitingLine(http_client or httpx2.AsyncClient(limits=_limits()), how))
         self._owns_http = http_client is None
         self.runs = AsyncRuns(self._line)
         self.sessions = AsyncSessions(self._line)
         self.commands = AsyncCommands(self._line)
         self.tokens = AsyncTokens(self._line)
         self.logs = AsyncLogs(self._line)
-
-    @property
-    def base_url(self) -> str:
-        return self._line.asking.base_url
 
     def events(
         self,

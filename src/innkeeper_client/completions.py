@@ -232,3 +232,24 @@ class CreateCompletion(Protocol[W, S]):
         setting_sources: Sequence[Any] | None = ...,
         mcp_servers: Any = ...,
     ) -> S: ...
+    @overload
+    def __call__(
+        self,
+        model: str,
+        messages: Iterable[MessageLike],
+        temperature: float | None = ...,
+        max_tokens: int | None = ...,
+        top_p: float | None = ...,
+        stream: bool = ...,
+        user: str | None = ...,
+        system_prompt: str | None = ...,
+        *,
+        session_id: str | None = ...,
+        metadata: Mapping[str, Any] | None = ...,
+        organization_id: str | None = ...,
+        workflow: str | Mapping[str, Any] | None = ...,
+        variables: Mapping[str, Any] | None = ...,
+        allowed_tools: Sequence[str] | None = ...,
+        setting_sources: Sequence[Any] | None = ...,
+        mcp_servers: Any = ...,
+    ) -> W | S: ...

@@ -7,7 +7,7 @@ did. `blocking` and `awaiting` carry effects out; nothing else does I/O, and so 
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -19,7 +19,7 @@ class Call:
 
     method: str
     url: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     content: bytes | None
     timeout: float | None
 

@@ -113,9 +113,11 @@ class SessionReading:
         """Nobody needs to know."""
 
     def items(self) -> Items[SessionEvent]:
+        retries = self._asking.retries
         while True:
             wanted = list_events(self._session_id, self._event_type, after=self.cursor, limit=_AT_ONCE)
-            page = yield from self._asking.ask(wanted)
+            page = yield from self._asking.ask(wanted, retries)
+            retries = self._asking.retries.lasting
             for event in page.events:
                 self.cursor = event.sequence
                 yield Item(event)

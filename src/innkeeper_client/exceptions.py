@@ -18,10 +18,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any
-
-_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class ChatServerError(Exception):
@@ -41,7 +38,7 @@ class ChatServerError(Exception):
         param: str | None = None,
         request_id: str | None = None,
         body: Any = None,
-        headers: Mapping[str, str] = _NONE,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -51,7 +48,7 @@ class ChatServerError(Exception):
         self.param = param
         self.request_id = request_id
         self.body = body
-        self.headers = headers
+        self.headers: Mapping[str, str] = {} if headers is None else headers
 
     @property
     def retry_after(self) -> float | None:
@@ -153,7 +150,7 @@ def error_of_answer(status: int, headers: Mapping[str, str], content: bytes) -> 
     if message is None and isinstance(body, Mapping) and isinstance(body.get("detail"), str):
         message = body["detail"]
     return kind_of(status)(
-        message if isinstance(message, str) else f"The server answered with status {status}.",
+        message if isinstance(message, str) else _answered(status, headers),
         status_code=status,
         request_id=headers.get("x-request-id"),
         body=body,
@@ -162,7 +159,7 @@ def error_of_answer(status: int, headers: Mapping[str, str], content: bytes) -> 
     )
 
 
-def error_of_frame(facts: Any, headers: Mapping[str, str] = _NONE) -> ChatServerError:
+def error_of_frame(facts: Any, headers: Mapping[str, str]) -> ChatServerError:
     """The error that a stream tells; the status is that which the same error has elsewhere."""
     known: Mapping[str, Any] = facts if isinstance(facts, Mapping) else {}
     words = _words(known)
@@ -181,6 +178,13 @@ def error_of_frame(facts: Any, headers: Mapping[str, str] = _NONE) -> ChatServer
 def invalid_answer(message: str, body: Any = None) -> ChatServerError:
     """The server answered with something that is not what was asked for, as something between may."""
     return ChatServerError(message, code="INVALID_RESPONSE", body=body)
+
+
+def _answered(status: int, headers: Mapping[str, str]) -> str:
+    target = headers.get("location")
+    if target is None or not 300 <= status < 400:
+        return f"The server answered with status {status}."
+    return f"The server redirects to {target[:200]!r}, which is not followed. Give base_url the server's own address."
 
 
 def _words(facts: Mapping[str, Any]) -> dict[str, str | None]:

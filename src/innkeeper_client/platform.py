@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from innkeeper_client import requests
+from innkeeper_client.decoding import decode
 from innkeeper_client.exceptions import invalid_answer
 from innkeeper_client.requests import Request, segment
 
@@ -77,7 +78,8 @@ def add_admin(workos_id: str, email: str, name: str = "") -> Request[AdminRespon
 
 def remove_admin(email: str) -> Request[AdminResponse]:
     """Remove an administrator. The last one stays."""
-    return requests.delete(f"{_PATH}/admins/{segment(email, 'email')}", AdminResponse)
+    path = f"{_PATH}/admins/{segment(email, 'email')}"
+    return Request("DELETE", path, lambda raw: decode(AdminResponse, raw or {"status": "removed", "email": email}))
 
 
 def get_audit_log(limit: int = 50, offset: int = 0) -> Request[AuditLogResponse]:

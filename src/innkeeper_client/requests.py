@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
 from innkeeper_client.decoding import reader
@@ -53,15 +53,12 @@ def post(path: str, kind: type[T], body: Any = None, *, patience: float = 0.0, *
     return Request("POST", path, reader(kind), params, {} if body is None else body, patience)
 
 
-@overload
-def delete(path: str, kind: type[T], **params: Any) -> Request[T]: ...
-@overload
-def delete(path: str, kind: None = None, **params: Any) -> Request[None]: ...
-def delete(path: str, kind: type[Any] | None = None, **params: Any) -> Request[Any]:
-    return Request("DELETE", path, nothing if kind is None else reader(kind), params)
+def delete(path: str, **params: Any) -> Request[None]:
+    """The reader is given `None` where an earlier attempt has removed it already."""
+    return Request("DELETE", path, _nothing, params)
 
 
-def nothing(_: Any) -> None:
+def _nothing(_: Any) -> None:
     """The reader of answers without a body."""
 
 

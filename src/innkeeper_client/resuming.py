@@ -111,7 +111,7 @@ class Reading(Generic[T]):
             raise error
         call = self.asking.call(request, accept="text/event-stream")
         while True:
-            delay = self.asking.retries.delay(error, self._tried)
+            delay = self.asking.retries.lasting.delay(error, self._tried)
             if delay is None:
                 raise error
             if self._tried or error.retry_after is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from functools import update_wrapper
 from typing import Any, Generic, ParamSpec, Protocol, Self, overload
 
@@ -108,7 +108,7 @@ class CompletionOperation:
     @overload
     def __get__(
         self, owner: OverAwaitingLine, kind: type[Any]
-    ) -> CreateCompletion[Awaitable[ChatCompletionResponse], Awaitable[AsyncCompletionStream]]: ...
+    ) -> CreateCompletion[Coroutine[Any, Any, ChatCompletionResponse], Coroutine[Any, Any, AsyncCompletionStream]]: ...
     def __get__(self, owner: Any, kind: type[Any]) -> Any:
         if owner is None:
             return self

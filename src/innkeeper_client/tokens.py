@@ -8,7 +8,10 @@ from datetime import datetime
 from typing import Literal
 
 from innkeeper_client import requests
-from innkeeper_client.requests import Request, given, segment
+from innkeeper_client.exceptions import invalid_answer
+from innkeeper_client.requests import Request, Work, given, segment
+
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +47,15 @@ def create_token(
     scopes: Sequence[str] = (),
     ttl: float | None = None,
     name: str = "",
-) -> Request[Token]:
+) -> Work[Token]:
     """Make a token, which holds for `ttl` seconds, or for good. Its `token` is told this one time."""
     body = given(user=user, organization=organization, role=role, scopes=list(scopes), ttl=ttl, name=name)
-    return requests.post("/tokens", Token, body)
+    for _ in range(_ATTEMPTS):
+        made: Token = yield requests.post("/tokens", Token, body)
+        if made.token is not None:
+            return made
+        yield revoke_token(made.id)  # the answer that told it was lost on its way, and nobody can use it
+    raise invalid_answer("The server made tokens without telling them; they are revoked.")
 
 
 def list_tokens(

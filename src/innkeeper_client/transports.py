@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from innkeeper_client.effects import Answer, Items
@@ -68,6 +69,17 @@ def answer_of(response: httpx2.Response, source: Any = None, content: bytes = b"
     return Answer(
         response.status_code, {name.lower(): value for name, value in response.headers.items()}, content, source
     )
+
+
+@contextmanager
+def taken(turn: Lock) -> Iterator[None]:
+    """Raises: RuntimeError where somebody else has it."""
+    if not turn.acquire(blocking=False):
+        raise RuntimeError("This stream is being read already. Let one thread or task read it, and tell the others.")
+    try:
+        yield
+    finally:
+        turn.release()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 
@@ -11,6 +12,7 @@ from innkeeper.client import (
     AsyncChatServerClient,
     ChatServerClient,
     ChatServerError,
+    CompletionStream,
     InternalServerError,
     Message,
     MessageRole,
@@ -100,6 +102,20 @@ async def test_async_clients_answer_and_stream_alike(async_client: AsyncChatServ
         pieces = [piece async for piece in stream]
     assert "".join(pieces) == whole.choices[0].message.content
     assert stream.metadata["usage"] == whole.usage
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_whether_to_stream_may_be_decided_late_and_said_by_position(client: ChatServerClient, streams: bool) -> None:
+    answered = client.create_completion(MODEL, ["Hi"], 0.7, 4000, 1.0, streams)
+    assert isinstance(answered, CompletionStream) is streams
+    text = "".join(answered) if isinstance(answered, CompletionStream) else answered.choices[0].message.content
+    assert text == "An old pond, 1 frogs."
+
+
+async def test_completions_can_be_made_as_tasks(async_client: AsyncChatServerClient) -> None:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(async_client.create_completion(MODEL, ["Hi"])) for _ in range(3)]
+    assert [task.result().choices[0].message.content for task in tasks] == ["An old pond, 1 frogs."] * 3
 
 
 def test_a_stream_that_is_closed_before_its_end_cancels_its_run(inn: Inn, client: ChatServerClient) -> None:

@@ -16,9 +16,10 @@ from innkeeper.client import AsyncChatServerClient, ChatServerClient, RunEvent, 
 from innkeeper.config import load_settings
 from innkeeper.core.events import ReasoningDelta, TextDelta, ToolCalled, ToolReturned, UsageReported
 from innkeeper.core.usage import Usage
+from innkeeper_client.retries import LASTING
 from tests.support.cutting_proxies import cutting_proxy
 from tests.support.inns import UNCOUNTED, Json
-from tests.support.scripted_servers import Asked, Script, Told, failure, head, in_turn, scripted_server
+from tests.support.scripted_servers import Asked, Script, Told, answer, failure, head, in_turn, scripted_server
 from tests.support.servers import serve_app
 from tests.support.sizes import sized
 
@@ -159,6 +160,10 @@ def chunk(text: str) -> Json:
     return {"id": "c", "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]}
 
 
+def event(sequence: int) -> Json:
+    return {"event_id": f"e{sequence}", "sequence": sequence, "event_type": "noted", "data": {}}
+
+
 DONE: Json = {"type": "done", "session_id": "s", "status": "completed", "usage": None, "finish_reason": "stop"}
 FAILED: Json = {"type": "error", "error": {"code": "AGENT_FAILED", "message": "No."}}
 LEAVING: Json = {"error": {"code": "SHUTTING_DOWN", "type": "server_error", "message": "Leaving."}}
@@ -209,13 +214,13 @@ def test_a_server_that_always_cuts_without_a_word_is_given_up() -> None:
     begun = streamed(chunk("One "), run_id="run_1")
     with (
         scripted_server(in_turn(begun, streamed(*texts("One "), seq=1))) as server,
-        ChatServerClient(base_url=server.url, backoff=0.001) as client,
+        ChatServerClient(base_url=server.url, backoff=0) as client,
     ):
         stream = client.create_completion("m", ["Hi"], stream=True)
         assert next(stream) == "One "
         with pytest.raises(exceptions.APIConnectionError):
             next(stream)
-    assert len(server.seen) == 3
+    assert len(server.seen) == 1 + LASTING
 
 
 def test_a_stream_of_a_server_that_names_no_run_is_not_resumed() -> None:
@@ -272,3 +277,43 @@ def test_events_that_a_server_repeats_are_told_once() -> None:
         ChatServerClient(base_url=server.url) as client,
     ):
         assert [event.seq for event in client.stream("Hi")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("away", [failure(503), Told(b"", resets=True)])
+def test_streams_wait_for_a_server_that_restarts_for_longer_than_a_request_does(away: Told) -> None:
+    first, second = (answer(200, {"events": [event(sequence)], "total": 2}) for sequence in (1, 2))
+    with (
+        scripted_server(in_turn(first, *[away] * 8, second)) as server,
+        ChatServerClient(base_url=server.url, backoff=0) as client,
+        client.events("s", poll_interval=0.001) as events,
+    ):
+        assert [next(events).sequence, next(events).sequence] == [1, 2]
+    begun = streamed(chunk("One "), run_id="run_1")
+    rest = streamed(*texts("One ", "two."), DONE, seq=1)
+    with (
+        scripted_server(in_turn(begun, *[away] * 8, rest)) as server,
+        ChatServerClient(base_url=server.url, backoff=0) as client,
+    ):
+        assert list(client.create_completion("m", ["Hi"], stream=True)) == ["One ", "two."]
+
+
+def test_events_of_a_server_that_was_never_reached_are_given_up_as_any_request() -> None:
+    with (
+        scripted_server(in_turn(failure(503))) as server,
+        ChatServerClient(base_url=server.url, backoff=0) as client,
+        pytest.raises(exceptions.InternalServerError),
+    ):
+        next(client.events("s"))
+    assert len(server.seen) == 3
+
+
+def test_without_retries_a_cut_stream_is_not_taken_up_again() -> None:
+    with (
+        scripted_server(in_turn(streamed(chunk("One "), run_id="run_1"))) as server,
+        ChatServerClient(base_url=server.url, max_retries=0) as client,
+    ):
+        stream = client.create_completion("m", ["Hi"], stream=True)
+        assert next(stream) == "One "
+        with pytest.raises(exceptions.APIConnectionError):
+            next(stream)
+    assert len(server.seen) == 1

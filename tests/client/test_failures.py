@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -10,7 +11,14 @@ from typing import Any
 import httpx2
 import pytest
 
-from innkeeper.client import AsyncChatServerClient, ChatServerClient, ChatServerError, ModelsResponse, exceptions
+from innkeeper.client import (
+    AdminResponse,
+    AsyncChatServerClient,
+    ChatServerClient,
+    ChatServerError,
+    ModelsResponse,
+    exceptions,
+)
 from tests.support.scripted_servers import Told, answer, failure, head, in_turn, scripted_server
 from tests.support.services import free_port
 
@@ -164,6 +172,36 @@ def test_what_an_earlier_attempt_has_removed_is_removed() -> None:
         client.sessions.delete("s")
         with pytest.raises(exceptions.NotFoundError):
             client.sessions.delete("s")
+    with scripted_server(in_turn(cut, failure(404))) as server, patient(server.url) as client:
+        assert client.remove_admin("ann@example.org") == AdminResponse("removed", "ann@example.org")
+        with pytest.raises(exceptions.NotFoundError):
+            client.remove_admin("ann@example.org")
+
+
+def test_a_token_whose_answer_was_lost_is_revoked_and_another_made() -> None:
+    made = {"id": "one", "user": "ann", "organization": "default", "role": "user", "scopes": []}
+    again = answer(201, {**made, "token": None})
+    script = in_turn(Told(b"", resets=True), again, answer(204), answer(201, {**made, "id": "two", "token": "two.t"}))
+    with scripted_server(script) as server, patient(server.url) as client:
+        assert client.tokens.create("ann").token == "two.t"
+    assert [f"{asked.method} {asked.target}" for asked in server.seen] == [
+        *["POST /tokens"] * 2,
+        "DELETE /tokens/one",
+        "POST /tokens",
+    ]
+    lost, replayed, _, other = (asked.headers.get("idempotency-key") for asked in server.seen)
+    assert lost == replayed != other
+
+
+def test_tokens_that_a_server_never_tells_are_not_made_without_an_end() -> None:
+    told: Any = {"id": "one", "user": "ann", "organization": "default", "role": "user", "scopes": [], "token": None}
+    with (
+        scripted_server(in_turn(answer(201, told))) as server,
+        patient(server.url) as client,
+        pytest.raises(ChatServerError, match="without telling them"),
+    ):
+        client.tokens.create("ann")
+    assert [asked.method for asked in server.seen] == ["POST", "DELETE"] * 3
 
 
 async def test_async_clients_try_again_alike() -> None:
@@ -222,3 +260,19 @@ def test_an_http_client_of_ones_own_is_used_and_left_open() -> None:
             client.list_models()
         assert not own.is_closed
     assert server.seen[0].headers["x-own"] == "1"
+
+
+def test_errors_reach_the_parent_of_a_process() -> None:
+    for error in (exceptions.APIConnectionError("Gone."), exceptions.NotFoundError("No.", headers={"a": "b"})):
+        arrived = pickle.loads(pickle.dumps(error))
+        assert (type(arrived), vars(arrived)) == (type(error), vars(error))
+
+
+def test_a_redirect_is_told_with_where_it_leads() -> None:
+    moved = Told(head(301, {"location": "https://example.org/v1/models"}))
+    with (
+        scripted_server(in_turn(moved)) as server,
+        patient(server.url) as client,
+        pytest.raises(ChatServerError, match=r"redirects to 'https://example\.org/v1/models'.*Give base_url"),
+    ):
+        client.list_models()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from dataclasses import replace
 
 import pytest
@@ -221,6 +222,34 @@ async def test_nothing_is_a_file_and_a_folder_and_there_are_not_too_many(store: 
     (outcome,) = await store.journal.commit((change,))
     assert isinstance(outcome, WorkspaceChanged) and outcome.removed == ("a/b",)
     assert [file.path for file in await store.workspaces.all(place)] == ["a"]
+
+
+_SEGMENTS = ("a", "A", "a-", "a0", "a.b", "\xe9", "a%", "_")
+
+
+async def test_one_new_path_is_judged_as_many_are(store: Store) -> None:
+    _, place = await a_session(store)
+    rng, there = random.Random(7), set[str]()
+    for _ in range(150):
+        path = "/".join(rng.choice(_SEGMENTS) for _ in range(rng.choice((1, 1, 2, 3))))
+        write = changing(place, Write(path, "text/plain", await reserved(store)), max_files=40)
+        clashes = any(one.startswith(f"{path}/") or path.startswith(f"{one}/") for one in there)
+        if path not in there and (clashes or len(there) == 40):
+            with pytest.raises(Invalid, match=r"a file and a folder|may have 40 files"):
+                await store.journal.commit((write,))
+        else:
+            await store.journal.commit((write,))
+            there.add(path)
+    assert {file.path for file in await store.workspaces.all(place)} == there
+
+
+async def test_a_path_of_many_folders_is_judged_as_one_of_few(store: Store) -> None:
+    _, place = await a_session(store)
+    await written(store, place, "d/d")
+    for depth in (3, 40):
+        with pytest.raises(Invalid, match="'d/d' would be a file and a folder"):
+            await written(store, place, "/".join("d" * depth))
+    await written(store, place, "e/" + "/".join("d" * 40))
 
 
 async def test_a_change_is_made_whole_or_not_at_all(store: Store) -> None:

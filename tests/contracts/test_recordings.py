@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import json
 
+from innkeeper.core.changes import DeleteRun
 from innkeeper.core.runs import Parameters, Plan
 from innkeeper.services.recordings import Recordings
 from tests.support.turns import ROOT, Store, accept, accepted_by, end, fence, take_turn
 
 
-async def test_the_wishes_of_a_run_are_kept_where_it_is_in_the_background(store: Store) -> None:
+async def test_the_wishes_of_a_run_are_kept_until_it_is_deleted(store: Store) -> None:
     wishes = Plan(Parameters(temperature=0.5, stop=("END",)))
     behind = await accepted_by(store, accept("later", background=True, plan=wishes))
     assert await store.runs.plan(behind.run.id) == wishes
-    in_front = await accepted_by(store, accept("now"))
+    in_front = await accepted_by(store, accept("now", plan=wishes))
+    assert await store.runs.plan(in_front.run.id) == wishes
+    await store.journal.commit((end(in_front, "Answer"),), fence(in_front))
+    assert await store.runs.plan(in_front.run.id) == wishes
+    await store.journal.commit((DeleteRun(in_front.run.id, in_front.run.owner),))
     assert await store.runs.plan(in_front.run.id) is None
+    without = await accepted_by(store, accept("now"))
+    assert await store.runs.plan(without.run.id) is None
+    forgotten = await accepted_by(store, accept("forget me", recorded=False, plan=wishes))
+    await store.journal.commit((end(forgotten, "Answer"),), fence(forgotten))
+    assert await store.runs.plan(forgotten.run.id) is None
     assert await store.runs.plan("run_none") is None
 
 

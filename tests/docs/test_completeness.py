@@ -16,7 +16,7 @@ from innkeeper import create_app
 from innkeeper.apps.declarations import Declaration
 from innkeeper.cli.commands import cli, mount_credits, mount_models, mount_runs
 from innkeeper.config import MODES, Settings
-from innkeeper.core.events import _READERS
+from innkeeper.core.events.reading import _READERS
 from innkeeper.http.dispatching import KEPT_NAMES, Dispatcher
 from innkeeper.http.problems import _BY_STATUS, CODES, PROBLEMS, Problem
 from innkeeper.runtimes.signatures import PARAMETERS

@@ -45,6 +45,19 @@ def test_the_site_is_built_without_a_warning_and_no_link_leads_nowhere(site: Pat
     assert (site / "search" / "search_index.json").exists()
 
 
+def test_the_search_works_where_the_site_is_opened_from_a_disk(site: Path) -> None:
+    page = (site / "reference" / "http.html").read_text(encoding="utf-8")
+    assert page.index("../assets/iframe-worker.js") < page.index("/bundle.")
+    assert (site / "assets" / "iframe-worker.js").exists()
+    assert (site / "search" / "search_index.js").read_text(encoding="utf-8").startswith("var __index = {")
+
+
+def test_a_name_in_a_table_breaks_between_its_words_only(site: Path) -> None:
+    page = (site / "settings.html").read_text(encoding="utf-8")
+    assert "<code>RATE_<wbr>LIMIT_<wbr>ANONYMOUS</code>" in page
+    assert 'href="assets/site.css"' in page
+
+
 def test_no_page_loads_anything_from_elsewhere(site: Path) -> None:
     found = {
         (page.relative_to(site).as_posix(), url) for page in sorted(site.rglob("*.html")) for url in _loaded_by(page)
@@ -105,7 +118,7 @@ def test_every_route_and_every_error_is_in_the_reference(site: Path) -> None:
     for path, operations in document["paths"].items():
         for method in operations:
             assert f"<code>{method.upper()} {path}</code>" in routes
-    errors = (site / "reference" / "errors.html").read_text(encoding="utf-8")
+    errors = (site / "reference" / "errors.html").read_text(encoding="utf-8").replace("<wbr>", "")
     assert not [problem.code for problem in PROBLEMS.values() if f"<code>{problem.code}</code>" not in errors]
 
 

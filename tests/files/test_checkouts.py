@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import socket
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,31 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     assert [path for path in (tmp_path / "checkouts").glob("*/*") if path.is_dir()] == []
     await contents.close()
     await store.close()
+
+
+async def test_a_folder_has_the_same_path_each_time_unless_it_is_in_use(desk: Desk) -> None:
+    async with desk.checkouts.out(desk.place, "run") as first:
+        (first / "a.txt").write_text("a")
+        async with desk.checkouts.out(desk.place, "run") as second:
+            assert second != first
+            assert list(second.iterdir()) == []
+        async with desk.checkouts.out(replace(desk.place, organization="other"), "run") as others:
+            assert others != first
+    async with desk.checkouts.out(desk.place, "run") as third:
+        assert third == first
+        assert [file.name for file in third.iterdir()] == ["a.txt"]
+
+
+async def test_what_could_not_be_removed_of_a_folder_is_in_no_other(desk: Desk) -> None:
+    async with desk.checkouts.out(desk.place, "run") as first:
+        pass
+    first.mkdir()
+    (first / "left.txt").write_text("left")
+    async with desk.checkouts.out(desk.place, "run") as second:
+        assert second != first
+        assert list(second.iterdir()) == []
+    shutil.rmtree(first)
+    assert await desk.paths() == []
 
 
 async def test_links_pipes_sockets_and_what_is_behind_them_are_not_taken(desk: Desk) -> None:
@@ -221,6 +247,39 @@ async def test_what_was_done_is_kept_where_the_run_fails_or_is_cancelled(desk: D
     with pytest.raises(asyncio.CancelledError):
         await running
     assert await desk.paths() == ["cancelled.txt", "failed.txt"]
+
+
+async def test_what_is_done_so_far_is_kept_while_the_folder_is_in_use(desk: Desk) -> None:
+    await desk.write("mine.txt", "1")
+    await desk.write("theirs.txt", "1")
+    async with desk.checkouts.out(desk.place, "first") as folder:
+        (folder / "new.txt").write_text("1")
+        (folder / "mine.txt").write_text("22")
+        await desk.checkouts.keep(desk.place, folder, "second")
+        assert await desk.paths() == ["mine.txt", "new.txt", "theirs.txt"]
+        assert [await desk.text(path) for path in ("mine.txt", "new.txt")] == ["22", "1"]
+        await desk.checkouts.keep(desk.place, folder, "third")
+        assert (await desk.workspaces.find(desk.place, "new.txt")).version == 1
+        await desk.write("theirs.txt", "of somebody else")
+        for name in ("new.txt", "theirs.txt"):
+            (folder / name).unlink()
+        await desk.checkouts.keep(desk.place, folder, "fourth")
+        assert await desk.paths() == ["mine.txt", "theirs.txt"]
+        assert (await desk.workspaces.find(desk.place, "mine.txt")).author == "second"
+        (folder / "last.txt").write_text("1")
+    assert await desk.paths() == ["last.txt", "mine.txt", "theirs.txt"]
+    assert (await desk.workspaces.find(desk.place, "mine.txt")).version == 2
+
+
+async def test_nothing_is_taken_from_a_folder_that_is_not_checked_out(desk: Desk, tmp_path: Path) -> None:
+    await desk.write("a.txt", "1")
+    async with desk.checkouts.out(desk.place, "run") as folder:
+        for place, other in ((desk.place, tmp_path), (replace(desk.place, key="another"), folder)):
+            with pytest.raises(Invalid, match="not checked out"):
+                await desk.checkouts.keep(place, other, "run")
+    with pytest.raises(Invalid, match="not checked out"):
+        await desk.checkouts.keep(desk.place, folder, "run")
+    assert await desk.paths() == ["a.txt"]
 
 
 async def test_a_session_that_is_gone_keeps_nothing(desk: Desk) -> None:

@@ -189,3 +189,11 @@ def test_any_name_is_made_one_that_is_taken(name: str) -> None:
     assert checked(made) == made and "/" not in made
     again = safe_name(name, [made])
     assert again != made and checked(again) == again
+
+
+def test_names_that_are_no_utf_8_are_refused_and_do_not_become_one(ann: httpx2.Client, room: str) -> None:
+    for name in ("%ff.txt", "%fe.txt", "a%c3/b", "%EF%BF%BD"):
+        answer = ann.put(f"/sessions/{room}/workspace/{name}", content=b"x")
+        assert (answer.status_code, answer.json()["error"]["param"]) == (422, "path"), name
+    assert ann.get(f"/sessions/{room}/workspace").json() == []
+    assert safe_name("caf\ufffd.txt") == "caf_.txt"

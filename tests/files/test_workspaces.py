@@ -222,3 +222,23 @@ def test_the_same_turn_with_files_again_writes_nothing_again(ann: httpx2.Client,
     )
     assert first.json()["run_id"] == again.json()["run_id"]
     assert [one["version_count"] for one in listing(ann, room)] == [1]
+
+
+def test_a_download_that_goes_on_after_the_file_has_changed_is_refused(ann: httpx2.Client, room: str) -> None:
+    where = f"/sessions/{room}/workspace/growing.txt"
+    tag = ann.put(where, content=b"the first").headers["etag"]
+    begun = ann.get(where, headers={"range": "bytes=0-3", "if-match": f'"other", {tag}'})
+    assert (begun.status_code, begun.content) == (206, b"the ")
+    ann.put(where, content=b"the second")
+    for headers in ({"range": "bytes=4-", "if-match": tag}, {"if-match": tag}):
+        refused = ann.get(where, headers=headers)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (412, "PRECONDITION_FAILED")
+
+
+def test_a_write_over_one_of_several_versions_is_refused_and_says_what_to_send(ann: httpx2.Client, room: str) -> None:
+    where = f"/sessions/{room}/workspace/chosen.txt"
+    tag = ann.put(where, content=b"x").headers["etag"]
+    for send in (ann.put, ann.delete):
+        refused = send(where, headers={"if-match": f'"other", {tag}'})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (422, "If-Match")
+    assert ann.get(where).content == b"x"

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 from websockets.sync.client import connect
 
-from innkeeper import ServerBase
+from innkeeper import ServerBase, require_input
 from innkeeper.config import load_settings
 from innkeeper.core.actions import Action
 from innkeeper.core.agents import AgentDescription
@@ -74,6 +74,18 @@ class Wondering:
             yield f"{sum(heard)}!"
 
 
+async def nest(messages: list[Json], context: RunContext) -> AsyncIterator[AgentEvent | str]:
+    """Asks what is nested as deep as its user wants, or asks twice at a time."""
+    said = messages[-1]["content"]
+    if context.continuation is not None:
+        yield "Done."
+    elif said == "twice":
+        yield require_input("one")
+        yield require_input("two")
+    else:
+        yield Paused((Action("q", "input", "nest", "[" * int(said) + "]" * int(said)),), "")
+
+
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
 def inn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inn]:
     folder = tmp_path_factory.mktemp("data")
@@ -90,6 +102,7 @@ def _asking_inn(folder: Path, **settings: Any) -> Any:
     app = ServerBase(settings=load_settings({"data_dir": folder, **UNCOUNTED, **settings}))
     app.agent("asking")(Asking())
     app.agent("wondering")(Wondering())
+    app.agent("nest")(nest)
     return serve_inn(app)
 
 
@@ -301,6 +314,25 @@ def test_what_waits_is_listed_newest_run_first(http: httpx2.Client) -> None:
     for run_id in runs:
         http.post(f"/runs/{run_id}/cancel")
     assert not {one["run_id"] for one in http.get("/actions?status=pending").json()["actions"]} & set(runs)
+
+
+@pytest.mark.parametrize(("depth", "is_shown_as"), [(60, list), (300, str), (900, str), (50_000, str)])
+def test_what_is_asked_may_be_nested_deeper_than_any_client_reads(
+    http: httpx2.Client, depth: int, is_shown_as: type
+) -> None:
+    """It is shown as text; before, nobody who saw it could list any action."""
+    answer = http.post("/chat", json={"agent_name": "nest", "input": str(depth)})
+    assert answer.status_code == 200, answer.text
+    where = f"/runs/{answer.json()['run_id']}"
+    told = [http.get(path).raise_for_status().json()["actions"][0] for path in ("/actions", f"{where}/actions", where)]
+    assert all(isinstance(one["arguments"], is_shown_as) for one in told)
+    answered = http.post(f"{where}/resume", json={"answers": [{"id": "q", "decision": "answer"}]})
+    assert answered.json()["output"] == "Done."
+
+
+def test_an_agent_that_asks_twice_at_a_time_fails_because_one_question_would_be_lost(http: httpx2.Client) -> None:
+    answer = http.post("/chat", json={"agent_name": "nest", "input": "twice"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "AGENT_FAILED")
 
 
 def test_a_session_takes_what_its_runs_wait_for_with_it(http: httpx2.Client) -> None:

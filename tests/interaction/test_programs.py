@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,16 +26,17 @@ PYTHON = %(python)r
 def script(source):
     return [*PYTHON, "-c", source]
 
-for name in ("claude", "codex", "gemini"):
-    register_agent(name, Program.preset(name, cwd=HERE, env={"PATH": PATH}))
-register_agent("claude-kept", Program.preset("claude", kept=True, terminal=True, env={"PATH": PATH}))
+for name, arguments in (("claude", ()), ("codex", ()), ("gemini", ["--skip-trust"])):
+    register_agent(name, Program.preset(name, *arguments, env={"PATH": PATH}))
+register_agent("claude-kept", Program.preset("claude", kept=True, env={"PATH": PATH}))
+register_agent("claude-typed", Program.preset("claude", terminal=True, env={"PATH": PATH}))
 register_agent("kept", Program(script(open(f"{HERE}/kept_program.py").read()), output="jsonl", kept=True))
 register_agent("cat", Program(["cat"], provider="coreutils", description="Repeats.", model="none"))
 register_agent("environment", Program(script("import os; print(sorted(os.environ))"), env_names=["MINE"]))
 register_agent("variable", Program(["printenv", "MINE"], env_names=["MINE"]))
 register_agent("writer", Program(["sh", "-c", "cat notes.txt; cat >> notes.txt; echo new > made.txt"]))
 WRITES = "while read line; do echo $line >> kept.txt; printf 'ok> '; done"
-register_agent("kept-writer", Program(["sh", "-c", WRITES], kept=True, end="ok> ", idle_seconds=0.5))
+register_agent("kept-writer", Program(["sh", "-c", WRITES], kept=True, end="ok> "))
 register_agent("failing", Program(["sh", "-c", "echo a secret >&2; exit 3"]))
 register_agent("missing", Program(["there-is-no-such-program"], remedy="Buy it"))
 register_agent("flood", Program(["yes"], max_output=2_000_000))
@@ -134,9 +134,14 @@ def test_a_process_is_kept_for_each_session_until_that_is_deleted(server: Server
     assert is_gone(first["pid"])
 
 
-def test_a_kept_program_in_a_terminal_answers_turn_by_turn(server: ServerProcess) -> None:
+def test_claude_that_is_kept_answers_turn_by_turn(server: ServerProcess) -> None:
     answers = [ask(server, "claude-kept", text, session_id="k2")["output"] for text in ("one", "two")]
     assert answers == ["Let me look.\n\nYou said: one", "Let me look.\n\nYou said: two"]
+
+
+def test_claude_in_a_terminal_goes_on_with_its_conversation(server: ServerProcess) -> None:
+    answers = [ask(server, "claude-typed", text, session_id="k3")["output"] for text in ("one", "two")]
+    assert answers == ["Let me look.\n\nYou said: one", "Let me look.\n\nresumed You said: two"]
 
 
 def test_secrets_of_the_server_never_reach_a_program(server: ServerProcess) -> None:
@@ -180,13 +185,11 @@ def test_files_that_a_program_writes_are_versions_in_its_sessions_workspace(serv
     assert {one["path"]: one["version_count"] for one in listed} == {"made.txt": 1, "notes.txt": 2}
 
 
-def test_files_of_a_program_that_is_kept_are_versions_when_it_ends(server: ServerProcess) -> None:
-    for text in ("one", "two"):
+def test_files_of_a_program_that_is_kept_are_versions_after_each_turn(server: ServerProcess) -> None:
+    place = f"{server.url}/sessions/w2/workspace/kept.txt"
+    for text, written in (("one", "one\n"), ("two", "one\ntwo\n")):
         assert ask(server, "kept-writer", text, session_id="w2")["output"] == ""
-    place, deadline = f"{server.url}/sessions/w2/workspace/kept.txt", time.monotonic() + 10
-    while (answer := httpx2.get(place, trust_env=False)).status_code != 200 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert answer.text == "one\ntwo\n"
+        assert httpx2.get(place, trust_env=False).text == written
 
 
 def begun(server: ServerProcess) -> tuple[list[int], str, httpx2.Client]:

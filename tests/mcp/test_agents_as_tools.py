@@ -141,6 +141,32 @@ def test_nobody_cancels_a_call_of_another_client(inn: Inn, http: httpx2.Client) 
     assert not performance.cancelled.is_set()
 
 
+def test_a_call_is_cancelled_however_many_runs_were_begun_since(
+    inn: Inn, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("innkeeper.http.mcp.endpoint.MAX_PAGE", 1)
+    performances = [inn.conduct(f"one of many: {number}") for number in range(3)]
+    head = {**ACCEPTED, "mcp-session-id": "of many"}
+
+    def ask(number: int) -> Json:
+        message = call("conducted", {"message": f"one of many: {number}"}, number)
+        answer = httpx2.post(f"{inn.url}/mcp", json=message, headers=head, timeout=30, trust_env=False)
+        return dict(answer.json()["result"]["structuredContent"])
+
+    with ThreadPoolExecutor(3) as pool:
+        calling = []
+        for number, performance in enumerate(performances):
+            calling.append(pool.submit(ask, number))
+            assert performance.began.wait(20)
+        http.post("/mcp", json=cancelled(0), headers=head)
+        try:
+            assert performances[0].cancelled.wait(4)
+        finally:
+            for performance in performances[1:]:
+                performance.end()
+        assert [one.result()["status"] for one in calling] == ["cancelled", "completed", "completed"]
+
+
 @pytest.mark.skipif(not IS_FULL, reason="waits for the grace to be over")
 def test_a_client_that_only_goes_away_has_a_while_before_its_run_is_cancelled(inn: Inn) -> None:
     performance = inn.conduct("I shall be gone")
@@ -162,9 +188,13 @@ async def test_what_goes_wrong_is_told_as_a_result(inn: Inn, mode: str) -> None:
         "VALIDATION_ERROR: session_id": ("echo", {"message": "Hello", "session_id": "a/b"}),
     }
     async with an_mcp_client(inn.url, mode) as client:
+        (schema, *_) = [tool.output_schema for tool in (await client.list_tools()).tools]
+        assert schema is not None
         for expected, (tool, arguments) in asked.items():
             answer = await client.call_tool(tool, arguments)
             assert answer.is_error
+            # Other clients hold errors to the schema as well, and drop what does not fit.
+            assert set(schema["required"]) <= answer.structured_content.keys() <= set(schema["properties"])
             (part,) = answer.content
             assert part.type == "text"
             assert part.text.startswith(expected)

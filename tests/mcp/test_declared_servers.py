@@ -230,6 +230,24 @@ async def test_a_server_that_lies_does_no_harm(wrong: str, caplog: pytest.LogCap
     await runtime.close()
 
 
+async def test_what_a_server_logs_is_one_line_that_names_it(caplog: pytest.LogCaptureFixture) -> None:
+    runtime = with_a_server_that_is("logs")
+    with caplog.at_level(logging.DEBUG):
+        await play(runtime, "call t_process {}")
+    (record,) = [record for record in caplog.records if "Fire!" in record.getMessage()]
+    assert (record.name.split(".")[0], record.levelname) == ("innkeeper", "WARNING")
+    assert record.getMessage() == "The MCP server 't' logs: " + r'"Fire!\n\u001b[31mRUN"'
+    await runtime.close()
+
+
+async def test_the_client_tells_no_ids_of_sessions_at_servers(caplog: pytest.LogCaptureFixture) -> None:
+    runtime = with_a_server_that_is("")
+    await play(runtime, "Hello")  # the client has been imported, and set up
+    with caplog.at_level(logging.DEBUG):
+        assert not logging.getLogger("mcp.client.streamable_http").isEnabledFor(logging.INFO)
+    await runtime.close()
+
+
 def test_only_allowed_tools_are_offered_and_their_names_do_not_clash(tmp_path: Path) -> None:
     def add(a: int, b: int) -> str:
         """Adds, in its own way."""

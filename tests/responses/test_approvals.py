@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -47,11 +48,30 @@ class Careful:
             yield TextDelta("Done." * json.loads(going.answers[0].value or "0"))
 
 
+class Endless:
+    """Asks once, and has never done enough then."""
+
+    def describe(self) -> AgentDescription:
+        return AgentDescription("endless")
+
+    async def run(self, turn: Turn, context: RunContext) -> AsyncIterator[AgentEvent | str]:
+        if turn.continuation is None:
+            yield Paused((Action("call_a", "approval", "work", "{}"),), "")
+        else:
+            await asyncio.Event().wait()
+
+
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder: Path = tmp_path_factory.mktemp("data")
     app = ServerBase(settings=load_settings({"data_dir": folder, **UNCOUNTED}))
     app.agent("careful")(Careful())
+    app.agent("endless")(Endless())
+
+    @app.agent("recalls")
+    async def recalls(messages: list[dict[str, Any]]) -> str:
+        return " | ".join(message["content"] for message in messages)
+
     with serve_inn(app) as inn:
         yield inn.url
 
@@ -142,3 +162,95 @@ def test_what_does_not_fit_is_refused(asker: openai.OpenAI) -> None:
             asker.responses.create(model="careful", input=sent, previous_response_id=named)
         assert caught.value.status_code == status, caught.value
     assert asker.responses.cancel(waiting.id).status == "cancelled"
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_requests_made_again_have_their_first_answers_however_far_the_run_has_gone_on(
+    asker: openai.OpenAI, url: str, streams: bool
+) -> None:
+    with httpx2.Client(base_url=url, timeout=20) as http:
+
+        def told(at: int, body: dict[str, Any]) -> httpx2.Response:
+            key = f"number-{at}-{streams}"
+            answer = http.post("/v1/responses", json=body, headers={"idempotency-key": key})
+            assert answer.status_code == 200, answer.text
+            return answer
+
+        body: dict[str, Any] = {"model": "careful", "input": "a b", "stream": streams}
+        first = [told(0, body)]
+        named = {**body, "previous_response_id": first[0].headers["x-run-id"].replace("run_", "resp_")}
+        output = {"type": "function_call_output", "call_id": "times", "output": "2"}
+        sent = [body, *({**named, "input": one} for one in (decided(True, "a"), decided(False, "b"), [output]))]
+        for at in range(1, len(sent)):
+            first.append(told(at, sent[at]))
+            for before in range(at + 1):
+                then = 2 if before == 1 and at > 1 else before  # a part of the decisions has what came of all
+                assert told(before, sent[before]).content == first[then].content, (before, at)
+
+
+def test_stream_of_what_is_left_to_decide_has_the_whole_ladder(asker: openai.OpenAI) -> None:
+    waiting = asker.responses.create(model="careful", input="a b")
+    told = asker.responses.create(
+        model="careful", input=decided(True, "a"), previous_response_id=waiting.id, stream=True
+    )
+    events = list(told)
+    assert [event.type.removeprefix("response.") for event in events] == [
+        "created", "in_progress", "output_item.added", "output_item.done", "completed",
+    ]  # fmt: skip
+    assert events[-1].type == "response.completed" and events[-1].response.output[0].id == "call_b"
+
+
+def test_response_that_is_not_stored_is_answered_while_it_waits_and_then_gone(asker: openai.OpenAI) -> None:
+    waiting = asker.responses.create(model="careful", input="a", store=False)
+    asked = asker.responses.create(model="careful", input=decided(True, "a"), previous_response_id=waiting.id)
+    output: list[Any] = [{"type": "function_call_output", "call_id": "times", "output": "1"}]
+    done = asker.responses.create(model="careful", input=output, previous_response_id=waiting.id)
+    assert (done.id, asked.id, done.output_text.strip()) == (waiting.id, waiting.id, "Done.")
+    for sent in (output, decided(True, "a"), "And?"):
+        with pytest.raises(openai.BadRequestError) as caught:
+            asker.responses.create(model="careful", input=sent, previous_response_id=waiting.id)
+        assert caught.value.code == "previous_response_not_found"
+
+
+def test_conversation_stands_for_its_response_that_waits(asker: openai.OpenAI) -> None:
+    talk = asker.conversations.create()
+    waiting = asker.responses.create(model="careful", input="a", conversation=talk.id)
+    asked = asker.responses.create(model="careful", input=decided(True, "a"), conversation=talk.id)
+    output: list[Any] = [{"type": "function_call_output", "call_id": "times", "output": "1"}]
+    done = asker.responses.create(model="careful", input=output, conversation=talk.id)
+    assert (asked.id, done.id, done.output_text.strip()) == (waiting.id, waiting.id, "Done.")
+    with pytest.raises(openai.BadRequestError, match="previous_response_id"):
+        asker.responses.create(model="careful", input=decided(True, "z"), conversation=talk.id)
+    with pytest.raises(openai.BadRequestError, match="decides nothing here"):
+        asker.conversations.items.create(talk.id, items=decided(True, "a"))
+    with pytest.raises(openai.BadRequestError, match="decides nothing here"):
+        asker.conversations.create(items=decided(True, "a"))
+
+
+def test_run_goes_on_in_the_background_where_that_is_asked_for(asker: openai.OpenAI) -> None:
+    waiting = asker.responses.create(model="endless", input="a")
+    going = asker.responses.create(
+        model="endless", input=decided(True, "a"), previous_response_id=waiting.id, background=True
+    )
+    assert (going.id, going.status, going.output) == (waiting.id, "in_progress", [])
+    assert asker.responses.cancel(waiting.id).status == "cancelled"
+
+
+async def test_on_a_websocket_what_is_not_stored_is_answered_while_it_waits_and_then_followed(url: str) -> None:
+    async with (
+        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=KEY, _strict_response_validation=True) as sdk,
+        sdk.responses.connect() as connection,
+    ):
+
+        async def told(model: str, sent: Any, previous: str | None = None) -> Any:
+            await connection.response.create(model=model, input=sent, previous_response_id=previous, store=False)
+            while (event := await connection.recv()).type not in ("response.completed", "error"):
+                pass
+            return event
+
+        waiting = (await told("careful", "a")).response
+        for sent in (decided(True, "a"), [{"type": "function_call_output", "call_id": "times", "output": "1"}]):
+            event = await told("careful", sent, waiting.id)
+            assert event.type == "response.completed" and event.response.id == waiting.id, event
+        recalled = (await told("recalls", "And?", waiting.id)).response.output_text
+        assert [one.strip() for one in recalled.split("|")] == ["a", "Done.", "And?"]

@@ -87,3 +87,21 @@ def test_same_key_makes_one_conversation(plain: httpx2.Client) -> None:
     assert len(plain.get(f"/v1/conversations/{first['id']}/items").json()["data"]) == 1
     listed = plain.post(f"/v1/conversations/{first['id']}/items", json={"items": []})
     assert (listed.status_code, listed.json()["error"]["param"]) == (400, "items")
+
+
+async def test_items_of_which_nothing_is_kept_are_passed_over(sdk: openai.AsyncOpenAI) -> None:
+    made = await sdk.conversations.create()
+    reasoning: Any = {"type": "reasoning", "id": "rs_1", "summary": []}
+    searched: Any = {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search"}}
+    assert (await sdk.conversations.items.create(made.id, items=[reasoning, searched])).data == []
+    kept = await sdk.conversations.items.create(made.id, items=[reasoning, {"role": "user", "content": "x"}])
+    assert [item.type for item in kept.data] == ["message"]
+
+
+async def test_speech_is_told_as_a_file(sdk: openai.AsyncOpenAI) -> None:
+    speech: Any = {"type": "input_audio", "input_audio": {"data": "eA==", "format": "mp3"}}
+    made = await sdk.conversations.create(items=[{"type": "message", "role": "user", "content": [speech]}])
+    (item,) = (await sdk.conversations.items.list(made.id)).data
+    assert item.to_dict()["content"] == [
+        {"type": "input_file", "filename": "audio.mp3", "file_data": "data:audio/mp3;base64,eA=="}
+    ]

@@ -47,6 +47,13 @@ def test_whole_response_has_what_was_asked_and_can_be_fetched_again(client: open
     assert item.to_dict()["content"] == [{"type": "input_text", "text": "Hello"}]
 
 
+def test_metadata_of_other_surfaces_is_told_as_text(client: openai.OpenAI, http: httpx2.Client) -> None:
+    metadata = {"plain": "a", "number": 1, "nested": {"b": [None]}}
+    begun = http.post("/chat", json={"agent_name": "echo", "input": "Hi", "metadata": metadata}).json()
+    told = client.responses.retrieve(begun["run_id"].replace("run_", "resp_")).metadata
+    assert told == {"plain": "a", "number": "1", "nested": '{"b":[null]}'}
+
+
 async def test_stream_has_the_full_ladder_and_ends_with_the_whole(async_client: openai.AsyncOpenAI) -> None:
     stream = await async_client.responses.create(model="echo", input="Hi", stream=True)
     events = [event async for event in stream]

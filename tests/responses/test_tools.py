@@ -71,12 +71,29 @@ def test_outputs_come_with_the_calls_themselves(client: openai.OpenAI, upstream:
     assert roles(upstream) == ["user", "assistant", "tool"]
 
 
+def test_what_was_asked_can_be_referred_to_as_what_was_answered(client: openai.OpenAI, upstream: Upstream) -> None:
+    first = client.responses.create(model="declared", input="Hello")
+    (asked,) = client.responses.input_items.list(first.id).data
+    sent: list[Any] = [{"type": "item_reference", "id": one.to_dict()["id"]} for one in (asked, first.output[0])]
+    client.responses.create(model="declared", input=[*sent, {"role": "user", "content": "Again"}])
+    assert roles(upstream) == ["user", "assistant", "user"]
+
+
 def test_output_of_a_call_that_nobody_made_is_refused(client: openai.OpenAI, upstream: Upstream) -> None:
     first = client.responses.create(model="declared", input="Hello")
     stray: list[Any] = [{"type": "function_call_output", "call_id": "call_stray", "output": "x"}]
     for named in (first.id, openai.omit):
         with pytest.raises(openai.BadRequestError, match="call_stray"):
             client.responses.create(model="declared", input=stray, previous_response_id=named)
+
+
+def test_tools_that_cannot_be_offered_are_refused_by_their_places(client: openai.OpenAI) -> None:
+    hosted: Any = {"type": "web_search"}
+    shapeless: Any = {**WEATHER, "parameters": []}
+    for tools, named in (([hosted, WEATHER, WEATHER], "tools[2].name"), ([hosted, shapeless], "tools[1].parameters")):
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.responses.create(model="declared", input="Hello", tools=tools)
+        assert caught.value.param == named
 
 
 CHOICES: list[Any] = [

@@ -147,6 +147,20 @@ async def test_a_tool_that_agent_code_calls_is_told(collect: Collect) -> None:
     assert text_of(events) == "3"
 
 
+async def test_a_chain_that_hands_its_text_to_several_at_once_is_given_that_text(collect: Collect) -> None:
+    def retrieve(asked: Any) -> str:
+        return f"all about {asked}"
+
+    prompt = ChatPromptTemplate.from_template("{context}: {question}")
+    chain = (
+        {"context": RunnableLambda(retrieve), "question": RunnablePassthrough()}
+        | prompt
+        | Speaker(reply=echo)
+        | StrOutputParser()
+    )
+    assert text_of(await collect(hosted(chain), "cats")) == "all about cats: cats"
+
+
 @pytest.mark.parametrize(
     ("answer", "told"),
     [

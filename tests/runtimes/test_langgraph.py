@@ -402,6 +402,30 @@ async def test_a_graph_with_threads_of_its_own_is_told_what_is_new(collect: Coll
     assert heard == [["one"], ["one", "answer 1", "two"], ["another", "answer 1", "two"]]
 
 
+async def test_a_thread_that_was_left_amid_its_calls_is_told_the_whole(
+    collect: Collect, make_context: MakeContext
+) -> None:
+    """As when a run is cancelled while its model speaks of what the tools have returned."""
+    is_down = True
+
+    def fail(messages: list[BaseMessage]) -> AIMessage:
+        if is_down:
+            raise RuntimeError("no")
+        return AIMessage("well")
+
+    model = Speaker(reply=calling("add", a=1, b=2, then=fail))
+    runtime, context = hosted(agent_graph(model, [add], checkpointer=Durable())), make_context()
+    context.session_id, context.owner = "s-1", Owner("org", "ann")
+    with pytest.raises(RuntimeError):
+        await collect(runtime, Message("user", "one"), context=context)
+    is_down = False
+    (call,) = model.heard[-1][1].tool_calls  # type: ignore[attr-defined]  # an AIMessage
+    said = Message("assistant", "", tool_calls=(ToolUse(call["id"], "add", '{"a":1,"b":2}'),))
+    told = Message("tool", "3", tool_call_id=call["id"])
+    await collect(runtime, Message("user", "one"), said, told, Message("user", "two"), context=context)
+    assert [one.type for one in model.heard[-1]] == ["human", "ai", "tool", "human"]
+
+
 async def test_a_checkpointer_that_forgets_with_the_process_is_not_used(
     collect: Collect, make_context: MakeContext
 ) -> None:

@@ -22,10 +22,11 @@ from langgraph.types import interrupt
 from innkeeper.core.actions import Answer, Continuation, check_actions
 from innkeeper.core.errors import AgentFailed
 from innkeeper.core.events import AgentEvent, Paused, StepChanged, ToolCalled, ToolReturned
+from innkeeper.core.json_texts import json_value
 from innkeeper.runtimes.langgraph import LangGraphRuntime
 from innkeeper.runtimes.langgraph_pauses import read
 from innkeeper.runtimes.settings import RuntimeSettings
-from tests.support.graphs import Speaker, add, agent_graph, asking, asking_graph, calling
+from tests.support.graphs import Speaker, add, agent_graph, approval_graph, asking, asking_graph, calling, speak
 from tests.support.plays import only, text_of
 
 Collect = Callable[..., Awaitable[list[AgentEvent]]]
@@ -196,6 +197,31 @@ async def test_a_request_for_approval_of_no_known_call_is_asked_as_input(collect
     graph = StateGraph(MessagesState).add_node("ask", ask).add_edge(START, "ask").compile()
     (action,) = paused_in(await collect(hosted(graph))).actions
     assert action.kind == "input" and json.loads(action.arguments) == request
+
+
+async def test_a_call_whose_arguments_the_graph_keeps_is_not_made_with_others_and_the_run_goes_on(
+    collect: Collect,
+) -> None:
+    model = Speaker(reply=calling("speak", text="one", then=lambda messages: AIMessage(messages[-1].text)))
+    graph = approval_graph(model, [speak], allowed=["approve", "reject"])
+    paused = paused_in(await collect(hosted(graph)))
+    answer = Answer(paused.actions[0].id, "approve", arguments='{"text": "two"}')
+    events = await collect(hosted(graph), continuation=Continuation(paused.state, (answer,)))
+    (returned,) = only(ToolReturned, events)
+    assert returned.error == text_of(events)
+    assert "does not allow" in text_of(events)
+
+
+@pytest.mark.parametrize(("value", "shown"), [(b"\xff", r"b'\xff'"), ("\ud83d", "\ufffd"), (float("nan"), None)])
+async def test_a_question_that_no_json_could_say_is_asked_all_the_same(
+    collect: Collect, value: Any, shown: Any
+) -> None:
+    def ask(state: MessagesState) -> dict[str, Any]:
+        return {"messages": [AIMessage(str(interrupt({"about": value})))]}
+
+    graph = StateGraph(MessagesState).add_node("ask", ask).add_edge(START, "ask").compile()
+    (action,) = paused_in(await collect(hosted(graph))).actions
+    assert json_value(action.arguments) == {"about": shown}
 
 
 async def test_a_state_that_nobody_can_serialise_fails_the_run_that_would_pause(collect: Collect) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from innkeeper import Program
-from innkeeper.core.errors import AgentFailed
+from innkeeper.core.errors import AgentFailed, AgentTimedOut, Invalid
 from innkeeper.core.events import AgentEvent, ReasoningDelta, TextDelta, ToolCalled, ToolReturned, UsageReported
 from innkeeper.core.messages import Message
+from innkeeper.core.runs import Turn
 from innkeeper.core.usage import Usage
 from innkeeper.runtimes.programs_formats import MAX_LINE, Lines, Told
-from innkeeper.testing.runtimes import play, text_of
+from innkeeper.testing.runtimes import new_context, play, text_of
 from tests.support.programs import CLAUDE, CODEX, GEMINI, hosted, preset, script
 
 
@@ -74,8 +77,6 @@ async def test_a_known_program_goes_on_with_a_conversation_that_it_remembers(
 
 @pytest.mark.parametrize("change", ["an edited answer", "another folder", "another session"])
 async def test_a_conversation_that_it_does_not_remember_is_told_as_a_transcript(tmp_path: Path, change: str) -> None:
-    from innkeeper.testing.runtimes import new_context
-
     context = new_context()
     fixed = {} if change == "another folder" else {"cwd": tmp_path}
     runtime = hosted(preset("claude", CLAUDE, tmp_path, **fixed))
@@ -107,6 +108,96 @@ async def test_the_folder_of_a_session_does_not_configure_claude() -> None:
 async def test_a_program_that_says_that_it_has_failed_has(tmp_path: Path, name: str, line: object) -> None:
     runtime = hosted(preset(name, f"print({json.dumps(line)!r})", tmp_path))
     with pytest.raises(AgentFailed, match="says: error_max_turns"):
+        await play(runtime, "hello")
+
+
+async def test_claude_that_is_not_let_in_fails_at_its_second_try_and_says_what_to_do(
+    tmp_path: Path,
+) -> None:
+    tries = "\n".join(
+        json.dumps(
+            {"type": "system", "subtype": "api_retry", "attempt": attempt, "error_status": 401, "error": "refused"}
+        )
+        for attempt in (1, 2)
+    )
+    runtime = hosted(preset("claude", f"import time; print({tries!r}, flush=True); time.sleep(60)", tmp_path))
+    with pytest.raises(AgentFailed, match=r"says: refused \(401\) \(Log it in .* ANTHROPIC_API_KEY"):
+        await play(runtime, "hello")
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("claude", {"type": "system", "subtype": "api_retry", "attempt": 9, "error_status": None, "error": "away"}),
+        ("codex", {"type": "error", "message": "away"}),
+        ("gemini", {"type": "error", "severity": "warning", "message": "away"}),
+    ],
+)
+async def test_what_a_program_waits_for_is_in_the_log_before_it_is_given_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, line: object
+) -> None:
+    source = f"import time\nfor _ in range(9): print({json.dumps(line)!r}, flush=True)\ntime.sleep(60)"
+    with pytest.raises(AgentTimedOut):
+        await play(hosted(preset(name, source, tmp_path, timeout=0.5)), "hello")
+    assert len([one for one in caplog.messages if "goes on, but says: away" in one]) == 1
+
+
+@pytest.mark.parametrize("is_error", [True, False])
+async def test_what_claude_says_itself_is_an_answer_unless_it_is_why_it_failed(tmp_path: Path, is_error: bool) -> None:
+    told = {"id": "m", "model": "<synthetic>", "content": [{"type": "text", "text": "Please run /login"}]}
+    lines = (
+        {"type": "assistant", "message": told},
+        {"type": "result", "is_error": is_error, "result": "Please run /login", "usage": {"input_tokens": 0}},
+    )
+    runtime = hosted(preset("claude", f"print({chr(10).join(map(json.dumps, lines))!r})", tmp_path))
+    heard: list[AgentEvent | str] = []
+    why = (
+        pytest.raises(AgentFailed, match=r"run /login \(Log it in as the user of the server")
+        if is_error
+        else nullcontext()
+    )
+    with why:
+        async for event in runtime.run(Turn((Message("user", "hello"),)), new_context()):
+            heard.append(event)
+    assert heard == ([] if is_error else [TextDelta("Please run /login")])
+
+
+FORGETS = """
+import json, sys
+if any(word.startswith("--resume=") for word in sys.argv):
+    print(json.dumps({"type": "result", "is_error": True, "subtype": "error_during_execution", "usage": {},
+                      "errors": ["No conversation found with session ID"]}))
+    sys.exit(1)
+"""
+
+
+async def test_a_program_that_has_forgotten_its_conversation_is_told_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    runtime = hosted(preset("claude", FORGETS + CLAUDE, tmp_path, cwd=tmp_path))
+    said = text_of(await play(runtime, "one"))
+    second = text_of(await play(runtime, "one", Message("assistant", said), "two"))
+    assert second == f"Let me look.\n\nYou said: User: one\n\nAssistant: {said}\n\nUser: two"
+    assert "told all again: The program claude says: No conversation found" in caplog.text
+
+
+async def test_a_program_that_fails_after_it_has_told_something_is_not_run_again(tmp_path: Path) -> None:
+    fails = "import sys, atexit, os\nif any('--resume' in word for word in sys.argv): atexit.register(os._exit, 3)\n"
+    runtime = hosted(preset("claude", fails + CLAUDE, tmp_path, cwd=tmp_path))
+    said = text_of(await play(runtime, "one"))
+    with pytest.raises(AgentFailed, match="exit code 3"):
+        await play(runtime, "one", Message("assistant", said), "two")
+
+
+def test_claude_is_not_kept_in_a_terminal_as_it_reads_no_prompts_from_one() -> None:
+    with pytest.raises(Invalid, match="reads no prompts from a terminal"):
+        Program.preset("claude", kept=True, terminal=True)
+
+
+async def test_gemini_says_that_it_trusts_no_folder_until_it_is_told_to(tmp_path: Path) -> None:
+    preset("gemini", GEMINI, tmp_path)
+    runtime = hosted(Program.preset("gemini", env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}))
+    with pytest.raises(AgentFailed, match=r"did, with the exit code 55.* not running in a trusted directory"):
         await play(runtime, "hello")
 
 

@@ -167,7 +167,9 @@ class Reviewed(MessagesState):
     """What a graph with approvals works on."""
 
 
-def approval_graph(model: BaseChatModel, tools: Sequence[BaseTool]) -> Any:
+def approval_graph(
+    model: BaseChatModel, tools: Sequence[BaseTool], allowed: Sequence[str] = ("approve", "edit", "reject")
+) -> Any:
     """A model whose calls are reviewed as LangChain's middleware for approvals has it."""
 
     async def think(state: Reviewed) -> dict[str, Any]:
@@ -177,12 +179,11 @@ def approval_graph(model: BaseChatModel, tools: Sequence[BaseTool]) -> Any:
         said = state["messages"][-1]
         if not isinstance(said, AIMessage) or not said.tool_calls:
             return {}
-        allowed = ["approve", "edit", "reject"]
         answer = interrupt(
             {
                 "action_requests": [{"name": call["name"], "args": call["args"]} for call in said.tool_calls],
                 "review_configs": [
-                    {"action_name": call["name"], "allowed_decisions": allowed} for call in said.tool_calls
+                    {"action_name": call["name"], "allowed_decisions": list(allowed)} for call in said.tool_calls
                 ],
             }
         )
@@ -192,6 +193,8 @@ def approval_graph(model: BaseChatModel, tools: Sequence[BaseTool]) -> Any:
                 text = decision.get("message", "No.")
                 refused.append(ToolMessage(text, tool_call_id=call["id"], name=call["name"], status="error"))
             elif decision["type"] == "edit":
+                if "edit" not in allowed:
+                    raise ValueError("Decision type 'edit' is not allowed.")
                 call = {**call, "args": decision["edited_action"]["args"]}
             kept.append(call)
         return {"messages": [said.model_copy(update={"tool_calls": kept}), *refused]}

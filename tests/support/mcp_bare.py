@@ -60,6 +60,9 @@ def answer(request: Json) -> Json | None:
                 text = "x" * 50_000_000
             if WRONG == "noise":
                 print("what is no JSON\n{}\n[1]\n" + '{"jsonrpc": "2.0", "id": 99, "result": {}}')
+            if WRONG == "logs":
+                said = {"level": "emergency", "data": "Fire!\n\x1b[31mRUN"}
+                print(json.dumps({"jsonrpc": "2.0", "method": "notifications/message", "params": said}))
             structured = {"structuredContent": {"other": 1}} if WRONG == "output" else {}
             return {"content": [{"type": "text", "text": text}], **structured}
     return None

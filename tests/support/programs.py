@@ -36,7 +36,8 @@ def preset(name: str, source: str, folder: Path, **options: Any) -> Program:
     stand_in.chmod(0o755)
     Path(f"{stand_in}.py").write_text(source)
     path = f"{folder}:{os.environ['PATH']}"
-    return Program.preset(name, env={"PATH": path, **options.pop("env", {})}, **options)
+    arguments = ("--skip-trust",) if name == "gemini" else ()
+    return Program.preset(name, *arguments, env={"PATH": path, **options.pop("env", {})}, **options)
 
 
 def is_gone(pid: int, seconds: float = 5.0) -> bool:
@@ -64,8 +65,11 @@ def message(number, *content):
     say(type="assistant", message=said, parent_tool_use_id=None, session_id=session, uuid="u")
 def answer(prompt):
     say(type="system", subtype="init", cwd="/", session_id=session, tools=["Bash"], mcp_servers=[],
-        model="claude-sonnet-4-5", permissionMode="default", apiKeySource="none")
-    event(type="message_start", message={"id": "msg_1", "role": "assistant", "content": []})
+        model="claude-sonnet-4-5[1m]", permissionMode="default", apiKeySource="none")
+    say(type="system", subtype="status", status="requesting", session_id=session)
+    begun = {"role": "assistant", "model": "claude-sonnet-4-5", "content": []}
+    event(type="message_start", message={"id": "msg_1", **begun})
+    say(type="system", subtype="thinking_tokens", estimated_tokens=4, session_id=session)
     event(type="content_block_start", index=0, content_block={"type": "thinking", "thinking": ""})
     event(type="content_block_delta", index=0, delta={"type": "thinking_delta", "thinking": "Hm."})
     event(type="content_block_delta", index=0, delta={"type": "signature_delta", "signature": "abc"})
@@ -80,7 +84,7 @@ def answer(prompt):
         parent_tool_use_id="toolu_1", session_id=session)
     result = [{"type": "tool_result", "tool_use_id": "toolu_1", "content": "a.txt", "is_error": False}]
     say(type="user", message={"role": "user", "content": result}, parent_tool_use_id=None, session_id=session)
-    event(type="message_start", message={"id": "msg_2", "role": "assistant", "content": []})
+    event(type="message_start", message={"id": "msg_2", **begun})
     told = f"{'resumed ' if resumed else ''}You said: {prompt}"
     event(type="content_block_delta", index=0, delta={"type": "text_delta", "text": told})
     message(2, {"type": "text", "text": told})
@@ -91,6 +95,10 @@ def answer(prompt):
 if is_kept:
     for line in sys.stdin:
         answer(json.loads(line)["message"]["content"])
+elif "--" in arguments:
+    answer(arguments[arguments.index("--") + 1])
+elif sys.stdin.isatty():
+    sys.exit("Error: Input must be provided either through stdin or as a prompt argument when using --print")
 else:
     answer(sys.stdin.read())
 """
@@ -103,7 +111,9 @@ assert arguments[0] == "exec" and "--json" in arguments and arguments[-1] == "-"
 resumed = arguments[arguments.index("resume") + 1] if "resume" in arguments else None
 prompt = sys.stdin.read()
 say(type="thread.started", thread_id=resumed or "0199a213-81c0-7800-8aa1-bbab2a035a53")
+say(type="item.completed", item={"id": "item_e", "type": "error", "message": "Model metadata not found."})
 say(type="turn.started")
+say(type="error", message="Reconnecting... 1/5")
 say(type="item.completed", item={"id": "item_0", "type": "reasoning", "text": "**Looking**"})
 command = {"id": "item_1", "type": "command_execution", "command": "bash -lc ls"}
 say(type="item.started", item={**command, "aggregated_output": "", "exit_code": None, "status": "in_progress"})
@@ -123,9 +133,14 @@ def say(**line): print(json.dumps({**line, "timestamp": "2026-01-01T00:00:00Z"})
 arguments = sys.argv[1:]
 assert arguments[:2] == ["--output-format", "stream-json"], arguments
 resumed = any(word.startswith("--resume=") for word in arguments)
-prompt = sys.stdin.read()
+if "--skip-trust" not in arguments:
+    print("Gemini CLI is not running in a trusted directory.", file=sys.stderr)
+    sys.exit(55)
+given = next((word.partition("=")[2] for word in arguments if word.startswith("--prompt=")), None)
+assert given is not None or not sys.stdin.isatty(), "it would show its screen, and wait"
+prompt = sys.stdin.read() if given is None else given
 print("Loaded cached credentials.")
-say(type="init", session_id="a1b2c3d4-e5f6-7890-abcd-ef1234567890", model="gemini-2.5-pro")
+say(type="init", session_id="a1b2c3d4-e5f6-7890-abcd-ef1234567890", model="auto")
 say(type="message", role="user", content=prompt)
 say(type="message", role="assistant", content="Looking. ", delta=True)
 say(type="tool_use", tool_name="read_file", tool_id="read_file-1", parameters={"path": "a.txt"})
@@ -135,7 +150,9 @@ say(type="tool_result", tool_id="read_file-2", status="error", output="x", error
 say(type="message", role="assistant", content="resumed " if resumed else "", delta=True)
 say(type="message", role="assistant", content=f"You said: {prompt}", delta=True)
 say(type="result", status="success", stats={"total_tokens": 14, "input_tokens": 11, "output_tokens": 3, "cached": 0,
-    "input": 11, "duration_ms": 1, "tool_calls": 2})
+    "input": 11, "duration_ms": 1, "tool_calls": 2, "models": {
+        "gemini-2.5-flash-lite": {"total_tokens": 0, "input_tokens": 0, "output_tokens": 0, "cached": 0, "input": 0},
+        "gemini-2.5-pro": {"total_tokens": 14, "input_tokens": 11, "output_tokens": 3, "cached": 0, "input": 11}}})
 """
 
 KEPT = r"""

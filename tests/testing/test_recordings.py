@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -246,6 +247,65 @@ def test_what_looks_like_a_credential_is_in_no_recording_and_makes_no_difference
     for hidden in (secret, "t0p-secret-thing", "hunter2-hunter2", secret[9:]):
         assert hidden not in kept
     recording.check(agent("test"))
+
+
+@pytest.fixture
+def interrupt(tmp_path: Path) -> Record:
+    """Records a run of an agent that was cancelled once `began` was set."""
+
+    def interrupt(agent: object, began: threading.Event) -> Recording:
+        app = ServerBase()
+        app.agent("it")(agent)
+        began.clear()
+        with create_test_client(app, data_dir=tmp_path / "data") as client:
+            asked = client.post("/v1/responses", json={"model": "it", "input": "Go", "background": True}).json()
+            run_id = asked["id"].replace("resp_", "run_")
+            assert began.wait(20)
+            client.post(f"/runs/{run_id}/cancel")
+            assert client.get(f"/runs/{run_id}", params={"wait": 20}).json()["status"] == "cancelled"
+            raw = asyncio.run(_exported(app, run_id))
+        file = tmp_path / "run.json"
+        file.write_text(json.dumps(raw), encoding="utf-8")
+        return recorded(file)
+
+    return interrupt
+
+
+def test_a_run_that_was_cancelled_is_compared_as_far_as_it_got(interrupt: Record) -> None:
+    began = threading.Event()
+
+    def slow(first: str) -> object:
+        async def run(messages: list[Json]) -> AsyncIterator[str]:
+            yield first
+            began.set()
+            await asyncio.sleep(300)
+            yield "at last"
+
+        return run
+
+    async def nap(minutes: int) -> str:
+        began.set()
+        await asyncio.sleep(300)
+        return "rested"
+
+    said = interrupt(slow("I begin. "), began)
+    assert said.check(slow("I begin. ")).output == "I begin. "
+    with pytest.raises(RunDiffers, match=r"output: recorded 'I begin\. '; now 'I begun\. '"):
+        said.check(slow("I begun. "))
+    called = interrupt(adder(ScriptedModel([["Wait.", Call("nap", {"minutes": 5})]]), nap), began)
+    called.check(adder("test", nap))
+
+
+def test_what_a_request_asked_of_the_model_is_asked_again_but_of_no_other_model(tmp_path: Path) -> None:
+    app = ServerBase()
+    app.agent("it")(Agent("it", model=ScriptedModel(["Yes."]), tools=[add]))
+    with create_test_client(app, data_dir=tmp_path / "data") as client:
+        asked = {"model": "it", "messages": [{"role": "user", "content": "Hi"}], "temperature": 0.5, "stop": ["END"]}
+        run_id = client.post("/v1/chat/completions", json=asked).headers["x-run-id"]
+        raw = asyncio.run(_exported(app, run_id))
+    assert raw["parameters"] == {"temperature": 0.5, "stop": ["END"]}
+    raw["parameters"]["model"] = "openai:no-such-model"
+    assert Recording(raw).check(adder("test")).output == "Yes."
 
 
 def test_what_is_no_recording_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -70,7 +70,7 @@ class LocalBlobs:
             await self._in_thread(lambda: os.close(descriptor))
         return Written(size, digest.hexdigest())
 
-    async def read(self, blob: str, first: int = 0, size: int | None = None) -> AsyncIterator[bytes]:
+    async def read(self, blob: str, first: int = 0, size: int | None = None) -> AsyncGenerator[bytes]:
         path = self._place(blob)
         descriptor = await opened(self._in_thread, lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
         try:

@@ -7,6 +7,7 @@ sees to it that so many children serve.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -140,6 +141,7 @@ def _serve_here(
     keeper: Keeper | None = None,
     prepare: Callable[[Kernel], None] = lambda kernel: None,
 ) -> NoReturn:
+    gc.disable()  # what is imported stays: nobody needs to look through it for rubbish, now or later
     from innkeeper.apps.loading import kernel_of, load_app
     from innkeeper.cli.servers import serve_app
 
@@ -147,6 +149,8 @@ def _serve_here(
     ways = ways_of(keeper, successor)
     try:
         app = load_app(sources, Path.cwd())
+        gc.freeze()
+        gc.enable()
         kernel = kernel_of(app)
         if kernel is not None:
             prepare(kernel)

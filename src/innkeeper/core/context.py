@@ -71,6 +71,8 @@ class Injections:
             yield from wait(self._line.receive)
 
 
+_NO_WORKSPACE = Workspace()
+
 Ask = Callable[[], Awaitable[Sequence[InjectedMessage]]]
 Wait = Callable[[Ask], Sequence[InjectedMessage]]
 """How code in a thread asks its run, whose event loop is elsewhere, and waits for the answer."""
@@ -122,7 +124,7 @@ class RunContext:
         self.line: RunLine | None = None
         self.session_tools: Sequence[SessionTool] = ()
         self.continuation: Continuation | None = None
-        self.workspace = self.agent_workspace = Workspace()
+        self.workspace = self.agent_workspace = _NO_WORKSPACE
         self._values: dict[str, Any] = {}
         self._records: list[CreditRecord] = []
         self._tokens: Usage | None = None

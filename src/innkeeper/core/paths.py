@@ -22,6 +22,8 @@ _DEVICES = frozenset(("CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$")) | {
     f"{device}{number}" for device in ("COM", "LPT") for number in "0123456789¹²³"
 }
 _UNSEEN = frozenset(("Cc", "Cs", "Zl", "Zp"))
+_UNREADABLE = "\ufffd"
+"""What stands for bytes that are no UTF-8: names that differ in these alone would be one."""
 _TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
 """Characters that change the direction of a text or are not seen: a name would look like another one."""
 
@@ -50,6 +52,8 @@ def _check_segment(segment: str) -> None:
         raise _refused("has an empty part between slashes, or ends with one")
     if segment in (".", ".."):
         raise _refused("may not contain . or .. as a part")
+    if _UNREADABLE in segment:
+        raise _refused("is not UTF-8, or has the character that stands for what is not")
     if any(map(_is_refused, segment)):
         raise _refused(r'may not contain control characters or any of \ < > : " | ? *')
     if segment[-1] in ". ":
@@ -61,7 +65,9 @@ def _check_segment(segment: str) -> None:
 
 
 def _is_refused(character: str) -> bool:
-    return character in _FOREIGN or character in _TURNS or unicodedata.category(character) in _UNSEEN
+    if character in _FOREIGN or character in _TURNS or character == _UNREADABLE:
+        return True
+    return unicodedata.category(character) in _UNSEEN
 
 
 def _is_device(segment: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 from innkeeper.core.events import shown_usage
 from innkeeper.core.messages import Message
 from innkeeper.core.redactions import without_secrets
-from innkeeper.core.runs import Parameters, Run
+from innkeeper.core.runs import Parameters, Run, given_of
 from innkeeper.core.times import isoformat
 
 FORMAT = "innkeeper.run"
@@ -28,7 +28,7 @@ def recording_of(
 ) -> dict[str, Any]:
     """`messages` is the conversation that the agent was given, and `log` the payloads of the run's events.
 
-    `parameters` are known of runs in the background alone.
+    `parameters` are `None` where the request asked nothing of the model.
     """
     told = {
         "format": FORMAT,
@@ -41,7 +41,7 @@ def recording_of(
         "ended_at": None if run.ended_at is None else isoformat(run.ended_at),
         "messages": [_shown(message) for message in messages],
         "input": [_shown(message) for message in run.input],
-        "parameters": None if parameters is None else _given(parameters),
+        "parameters": None if parameters is None else given_of(parameters),
         "events": _whole_secrets([json.loads(payload) for payload in log]),
         "output": run.output,
         "usage": shown_usage(run.usage),
@@ -73,11 +73,6 @@ def _beside(name: str, value: Any) -> Any:
 def _shown(message: Message) -> dict[str, object]:
     shown = message.as_dict()
     return {**shown, "internal": True} if message.is_internal else shown
-
-
-def _given(parameters: Parameters) -> dict[str, Any]:
-    named = {name: getattr(parameters, name) for name in Parameters.__dataclass_fields__}
-    return {name: value for name, value in named.items() if value not in (None, ())}
 
 
 def _whole_secrets(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -97,6 +97,13 @@ class Parameters:
 
 NO_PARAMETERS = Parameters()
 
+
+def given_of(parameters: Parameters) -> dict[str, object]:
+    """Those that a request gave, by their names."""
+    named = {name: getattr(parameters, name) for name in Parameters.__dataclass_fields__}
+    return {name: value for name, value in named.items() if value != getattr(NO_PARAMETERS, name)}
+
+
 OnDisconnect = Literal["continue", "cancel"]
 WhenBusy = Literal["queue", "reject", "interrupt", "steer"]
 

@@ -39,6 +39,8 @@ class WorkspaceLine(Protocol):
 
     def checkout(self) -> AbstractAsyncContextManager[Path]: ...
 
+    async def keep(self, folder: Path) -> None: ...
+
 
 class Workspace:
     """Files by path and version. An agent's own workspace can be read only.
@@ -116,6 +118,10 @@ class Workspace:
         else:
             await self._ask(lambda _: held.__aexit__(None, None, None))
 
+    async def keep(self, folder: Path) -> None:
+        """Take over what has been done so far in a folder that is checked out, and leave it checked out."""
+        await self._ask(lambda line: line.keep(folder))
+
     @property
     def _given(self) -> WorkspaceLine:
         if self._line is None:
@@ -168,6 +174,9 @@ class SyncWorkspace:
 
     def delete(self, path: str) -> None:
         self._workspace._wait(lambda: self._workspace.delete(path))
+
+    def keep(self, folder: Path) -> None:
+        self._workspace._wait(lambda: self._workspace.keep(folder))
 
     @contextlib.contextmanager
     def checkout(self) -> Iterator[Path]:

@@ -20,7 +20,7 @@ def run_headers(turn: Turn) -> dict[str, str]:
     assert started is not None, "the turn has been started"
     headers = {"x-run-id": started.run.id, "x-session-id": _header(started.run.session_id)}
     if turn.is_traced:
-        headers[HEADER] = str(started.run.place)
+        headers[HEADER] = str(turn.context.place or started.run.place)
     if started.is_repeated:
         headers[REPLAYED] = "true"
     if started.after:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Protocol
 
 from fastapi import Depends, Query
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
 from innkeeper.core.context import RunContext
 from innkeeper.core.identity import Caller
@@ -176,7 +177,12 @@ def house_of(connection: HTTPConnection) -> House:
 
     Raises: RuntimeError that says how to put Innkeeper into an app.
     """
-    house = getattr(connection.scope["app"].state, "innkeeper", None)
+    return house_in(connection.scope)
+
+
+def house_in(scope: Scope) -> House:
+    """The house of the app that serves what `scope` is of. Raises: RuntimeError, as `house_of`."""
+    house = getattr(scope["app"].state, "innkeeper", None)
     if house is None:
         raise RuntimeError(
             "This router belongs to an Innkeeper app. Call innkeeper.attach(app) on your FastAPI app, or use"

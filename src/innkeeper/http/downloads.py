@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from innkeeper.core.errors import RangeNotSatisfiable
+from innkeeper.core.errors import Invalid, PreconditionFailed, RangeNotSatisfiable
 
 Read = Callable[[int, int | None], AsyncIterator[bytes]]
 """Pieces from a byte on, so many at most."""
@@ -45,16 +45,21 @@ def etag_matches(header: str, etag: str) -> bool:
 
 
 def digest_of(header: str | None) -> str | None:
-    """The digest in an `If-Match` of one tag, or `*`; what names nothing of ours matches nothing."""
+    """The digest in an `If-Match` of one tag, or `*`; what names nothing of ours matches nothing. Raises: Invalid."""
+    if header is not None and "," in header:
+        raise Invalid("If-Match: give one tag, or *.", param="If-Match")
     return None if header is None else header.strip().removeprefix("W/").strip('"') or "-"
 
 
 def download(request: Request, content: Content) -> Response:
     """The answer to a GET or HEAD.
 
-    Raises: RangeNotSatisfiable.
+    Raises: PreconditionFailed, so that no two files are put together from parts; RangeNotSatisfiable.
     """
     headers = _headers(content)
+    expected = request.headers.get("if-match")
+    if expected is not None and not etag_matches(expected, content.etag):
+        raise PreconditionFailed("The file is not what it was. Read it again.", param="If-Match")
     wanted = request.headers.get("if-none-match")
     if wanted is not None and etag_matches(wanted, content.etag):
         return Response(status_code=304, headers=headers)

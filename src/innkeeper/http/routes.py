@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from fastapi.utils import create_model_field
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -25,7 +26,7 @@ from innkeeper.core.errors import MethodNotAllowed, PayloadTooLarge, RateLimited
 from innkeeper.http.allowances import allowance_headers
 from innkeeper.http.bodies import check, parse_json, read_body, replayed
 from innkeeper.http.bounds import timed
-from innkeeper.http.deps import House, house_of
+from innkeeper.http.deps import House, house_in
 from innkeeper.http.gates import PERMISSIONS, PUBLIC, Pending
 from innkeeper.http.problems import ErrorBody, answer, invalid, problems
 from innkeeper.http.refusals import told
@@ -78,7 +79,9 @@ class SurfaceRoute(APIRoute):
     def __init__(self, path: str, endpoint: Handler, **options: Any) -> None:
         self.is_openai = path.startswith(("/v1", "/atoms"))
         told = _documented(options, self.is_openai, takes_body=_takes_body(endpoint))
-        super().__init__(path, endpoint, **{**options, "responses": told})
+        super().__init__(path, endpoint, **{**options, "responses": _without_errors(told)})
+        self.responses = told
+        self.response_fields |= {code: _ERRORS for code, shown in told.items() if _is_of_errors(shown)}
         permission = (self.openapi_extra or {}).get("x-permission")
         if permission is None:
             raise TypeError(f"{path}: declare who may call it with openapi_extra=needs(...)")
@@ -91,7 +94,7 @@ class SurfaceRoute(APIRoute):
         return self._fast_model is not None
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        house = house_of(Request(scope))
+        house = house_in(scope)
         receive, send = timed(house.bounds, scope, receive, send)
         request = Request(scope, receive, send)
         send = stamped(scope, send)
@@ -155,6 +158,19 @@ def _documented(options: Mapping[str, Any], is_openai: bool, *, takes_body: bool
     return responses
 
 
+def _is_of_errors(shown: Mapping[str, Any]) -> bool:
+    return shown.get("model") is ErrorBody
+
+
+def _without_errors(told: Mapping[int | str, dict[str, Any]]) -> dict[int | str, dict[str, Any]]:
+    """The responses without the one body, which FastAPI would build anew for each status of each route."""
+    return {
+        code: {name: value for name, value in shown.items() if name != "model"} if _is_of_errors(shown) else shown
+        for code, shown in told.items()
+    }
+
+
+_ERRORS = create_model_field("ErrorBody", ErrorBody, mode="serialization")
 _OF_ALL = problems(RateLimited)
 """What any route may answer."""
 

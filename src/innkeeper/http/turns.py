@@ -233,10 +233,15 @@ class _Disconnects:
 
 
 class Answer(Response):
-    """A whole response to a turn."""
+    """A whole response to a turn. What Starlette would make of its headers is known, so it is not asked."""
+
+    media_type = "application/json"
 
     def __init__(self, turn: Turn, body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
-        super().__init__(body, status, headers, media_type="application/json")
+        self.status_code, self.body, self.background = status, body, None
+        self.raw_headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
+        for name, value in (headers or {}).items():
+            self.raw_headers.append((name.encode("latin-1"), value.encode("latin-1")))
         turn.response = self
 
 

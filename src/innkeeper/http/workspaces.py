@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import Query, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from starlette.responses import JSONResponse, Response
 
 from innkeeper.core.errors import (
@@ -39,7 +41,9 @@ router = surface(tags=["Workspaces"])
 _OF_AGENT, _OF_SESSION = "/agents/{name}/workspace", "/sessions/{session_id}/workspace"
 _LISTS = problems(Unauthorized, Forbidden, SessionNotFound, StorageUnavailable)
 _READS: dict[int | str, dict[str, Any]] = {
-    **problems(Unauthorized, Forbidden, Invalid, FileMissing, RangeNotSatisfiable, StorageUnavailable),
+    **problems(
+        Unauthorized, Forbidden, Invalid, FileMissing, PreconditionFailed, RangeNotSatisfiable, StorageUnavailable
+    ),
     200: {"content": {"*/*": {}}, "description": "The contents, as an attachment."},
     206: {"content": {"*/*": {}}, "description": "The part that Range asked for."},
 }
@@ -47,7 +51,7 @@ _WRITES = problems(
     Unauthorized, Forbidden, Invalid, SessionNotFound, PreconditionFailed, PayloadTooLarge, QuotaExceeded,
     UnsupportedMediaType, StorageUnavailable, StorageFull,
 )  # fmt: skip
-_DELETES = problems(Unauthorized, Forbidden, FileMissing, PreconditionFailed, StorageUnavailable)
+_DELETES = problems(Unauthorized, Forbidden, Invalid, FileMissing, PreconditionFailed, StorageUnavailable)
 _OF_AGENTS = problems(AgentNotFound, NoAgents)
 _BODY = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 """No body is an empty file."""
@@ -79,6 +83,9 @@ class WorkspaceFileView(BaseModel):
             version_count=file.version_count,
             updated_at=_moment(file),
         )
+
+
+_LIST = TypeAdapter(list[WorkspaceFileView])
 
 
 class WrittenView(WorkspaceFileView):
@@ -132,6 +139,16 @@ async def _agent(house: HouseDep, name: str) -> Place:
     return of_agent((await house.agents.find(name)).name)
 
 
+async def _list(services: Services, place: Place) -> Response:
+    """Written in a thread: of a full workspace it takes long."""
+    files = await services.workspaces.all(place)
+    return Response(await asyncio.to_thread(_listed, files), media_type="application/json")
+
+
+def _listed(files: Sequence[WorkspaceFile]) -> bytes:
+    return _LIST.dump_json([WorkspaceFileView.of(file) for file in files])
+
+
 async def _read(
     request: Request, services: Services, place: Place, path: str, version: int | None, versions: str | None
 ) -> Response:
@@ -167,13 +184,14 @@ _FIRST: dict[int | str, dict[str, Any]] = {201: {"model": WrittenView, "descript
 # of sessions
 
 
-@router.get(_OF_SESSION, responses=_LISTS, openapi_extra=needs("workspaces:read"))
+@router.get(
+    _OF_SESSION, response_model=list[WorkspaceFileView], responses=_LISTS, openapi_extra=needs("workspaces:read")
+)
 async def list_session_files(
     session_id: str, caller: CallerDep, services: ServicesDep, user_id: UserId = None
-) -> list[WorkspaceFileView]:
+) -> Response:
     """The files of a session, by path."""
-    place = await _session(services, caller, session_id, user_id)
-    return [WorkspaceFileView.of(file) for file in await services.workspaces.all(place)]
+    return await _list(services, await _session(services, caller, session_id, user_id))
 
 
 @router.get(
@@ -241,10 +259,15 @@ async def delete_session_file(
 # of agents
 
 
-@router.get(_OF_AGENT, responses={**_LISTS, **_OF_AGENTS}, openapi_extra=needs("workspaces:read"))
-async def list_agent_files(name: str, house: HouseDep, services: ServicesDep) -> list[WorkspaceFileView]:
+@router.get(
+    _OF_AGENT,
+    response_model=list[WorkspaceFileView],
+    responses={**_LISTS, **_OF_AGENTS},
+    openapi_extra=needs("workspaces:read"),
+)
+async def list_agent_files(name: str, house: HouseDep, services: ServicesDep) -> Response:
     """The files of an agent, by path."""
-    return [WorkspaceFileView.of(file) for file in await services.workspaces.all(await _agent(house, name))]
+    return await _list(services, await _agent(house, name))
 
 
 @router.get(

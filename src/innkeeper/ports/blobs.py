@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,7 +29,7 @@ class BlobStore(Protocol):
     async def put(self, blob: str, chunks: AsyncIterable[bytes]) -> Written:
         """Write what `chunks` yields, nothing being a blob as well. What it raises is raised, and nothing is kept."""
 
-    def read(self, blob: str, first: int = 0, size: int | None = None) -> AsyncIterator[bytes]:
+    def read(self, blob: str, first: int = 0, size: int | None = None) -> AsyncGenerator[bytes]:
         """Pieces of a blob from the byte `first` on, `size` of them at most; nothing beyond its end.
 
         Raises: StorageUnavailable, before the first piece, where there is no such blob.

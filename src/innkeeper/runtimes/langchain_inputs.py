@@ -26,9 +26,12 @@ Schema = Mapping[str, Any]
 def schema_of(runnable: Runnable[Any, Any]) -> Schema:
     """The JSON schema of its input; nothing is known where there is none."""
     try:
-        return runnable.get_input_jsonschema()
+        schema = runnable.get_input_jsonschema()
     except Exception:  # noqa: BLE001 - it is made of types of the user's own
         return {}
+    # So LangChain words a parallel of runnables that take whatever they are given.
+    is_parallel = str(schema.get("title")).startswith("RunnableParallel")
+    return {} if is_parallel and set(schema.get("properties") or ()) == {"root"} else schema
 
 
 def given(schema: Schema, messages: Sequence[AnyMessage], variables: Mapping[str, object] | None, name: str) -> Any:

@@ -19,9 +19,10 @@ from langchain_core.messages import (
     ToolCall,
     ToolMessage,
 )
-from pydantic_core import to_json
+from pydantic_core import PydanticSerializationError, to_json
 
 from innkeeper.core.events import FinishReason
+from innkeeper.core.json_texts import json_bytes
 from innkeeper.core.messages import Content, Message, ToolUse
 from innkeeper.core.usage import Usage
 
@@ -134,4 +135,7 @@ def messages_in(value: object) -> list[BaseMessage]:
 
 def json_text(value: object) -> str:
     """Any value as JSON; what JSON does not know becomes its text."""
-    return to_json(value, fallback=str, inf_nan_mode="null").decode()
+    try:
+        return to_json(value, fallback=str, inf_nan_mode="null").decode()
+    except PydanticSerializationError:  # it is no Unicode, or lies too deep, or inside of itself
+        return json_bytes(value).decode()

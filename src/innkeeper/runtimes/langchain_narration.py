@@ -8,6 +8,7 @@ Importing this module imports `langchain_core`.
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
@@ -18,7 +19,6 @@ from uuid import UUID
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResult
-from pydantic_core import to_jsonable_python
 
 from innkeeper.core.events import (
     AgentEvent,
@@ -260,7 +260,7 @@ class Narrator(BaseCallbackHandler):
             if answers:
                 self._tell_message(answers[0])
             elif call_id == f"call_{run_id.hex}":
-                self._return(call_id, to_jsonable_python(output, fallback=str, inf_nan_mode="null"))
+                self._return(call_id, json.loads(json_text(output)))
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         with self._lock:
@@ -344,7 +344,7 @@ class Narrator(BaseCallbackHandler):
 
     def _tell_message(self, message: ToolMessage) -> None:
         text = text_of(message) if isinstance(message.content, str) else None
-        result = to_jsonable_python(message.content, fallback=str, inf_nan_mode="null") if text is None else text
+        result = json.loads(json_text(message.content)) if text is None else text
         call = self._open.get(message.tool_call_id)
         if message.status == "error" or (call is not None and call.failure is not None):
             self._return(message.tool_call_id, None, text if text is not None else json_text(result))

@@ -21,15 +21,20 @@ from innkeeper.runtimes.langchain_messages import json_text
 VERSION = 1
 
 _NEEDED = frozenset({"approve", "reject"})
+_NOT_EDITABLE = "The call was approved with other arguments, which the agent does not allow. It was not made."
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """An interrupt of the graph. `calls` are the tool calls that it wants to have approved, `names` their tools."""
+    """An interrupt of the graph. `calls` are the tool calls that it wants to have approved, `names` their tools.
+
+    `fixed` are those of the tools whose arguments it does not let anybody replace.
+    """
 
     interrupt_id: str
     calls: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    fixed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +63,15 @@ def read(state: str) -> Progress:
         raw = json.loads(state)
         if raw["version"] != VERSION:
             raise ValueError("not this version's")
-        asked = (Question(one["interrupt_id"], tuple(one["calls"]), tuple(one["names"])) for one in raw["questions"])
-        return Progress(**{**raw, "questions": tuple(asked)})
+        asked = tuple(_question(one) for one in raw["questions"])
+        return Progress(**{**raw, "questions": asked})
     except (ValueError, LookupError, TypeError) as error:
         raise AgentFailed("What the run was paused with was put aside by another version of its agent.") from error
+
+
+def _question(raw: Mapping[str, Any]) -> Question:
+    fixed = raw.get("fixed", ())  # a run that was paused before there was such a field has none
+    return Question(raw["interrupt_id"], tuple(raw["calls"]), tuple(raw["names"]), tuple(fixed))
 
 
 def asked(snapshot: StateSnapshot, opened: Mapping[str, Sequence[str]]) -> tuple[list[Action], tuple[Question, ...]]:
@@ -72,7 +82,7 @@ def asked(snapshot: StateSnapshot, opened: Mapping[str, Sequence[str]]) -> tuple
     for interrupt in snapshot.interrupts:
         calls = _calls(interrupt.value, {key: call for key, call in opened.items() if _is_free(key, questions)})
         names = tuple(opened[key][0] for key in calls)
-        questions.append(Question(interrupt.id, calls, names))
+        questions.append(Question(interrupt.id, calls, names, _fixed(interrupt.value) if calls else ()))
         if calls:
             actions += [Action(key, "approval", opened[key][0], opened[key][1]) for key in calls]
         else:
@@ -109,6 +119,12 @@ def _allowed(config: object) -> Iterable[Any]:
     return allowed if isinstance(allowed, list | tuple) else ()
 
 
+def _fixed(value: Mapping[str, Any]) -> tuple[str, ...]:
+    """The tools of a request for approvals that are called with the model's arguments, or not at all."""
+    configs = [one for one in value["review_configs"] if isinstance(one, Mapping)]
+    return tuple(str(one.get("action_name")) for one in configs if "edit" not in _allowed(one))
+
+
 def _is_call(request: object, call: Sequence[str]) -> bool:
     if not isinstance(request, Mapping) or request.get("name") != call[0]:
         return False
@@ -129,18 +145,20 @@ def is_denied(progress: Progress, continuation: Continuation) -> Answer | None:
 def _value(question: Question, continuation: Continuation) -> Any:
     if question.calls:
         named = zip(question.calls, question.names, strict=True)
-        return {"decisions": [_decided(_answer(continuation, key), name) for key, name in named]}
+        return {"decisions": [_decided(_answer(continuation, key), name, question.fixed) for key, name in named]}
     answer = _answer(continuation, question.interrupt_id)
     if answer.decision == "deny":
         return {"decision": "deny", "message": answer.message}
     return None if answer.value is None else json.loads(answer.value)
 
 
-def _decided(answer: Answer, name: str) -> dict[str, Any]:
+def _decided(answer: Answer, name: str, fixed: Sequence[str]) -> dict[str, Any]:
     if answer.decision == "deny":
         return {"type": "reject", **({"message": answer.message} if answer.message is not None else {})}
     if answer.arguments is None:
         return {"type": "approve"}
+    if name in fixed:  # the graph would raise, and all that the run has done would be lost
+        return {"type": "reject", "message": _NOT_EDITABLE}
     return {"type": "edit", "edited_action": {"name": name, "args": json.loads(answer.arguments)}}
 
 

@@ -108,6 +108,9 @@ class Program:
         kept = bool(options.get("kept"))
         if kept and not known.kept:
             raise Invalid(f"{preset} ends after each turn, so it cannot be kept.", param="kept")
+        is_typed = bool(options.get("terminal") and known.typed and "prompt" not in options)
+        if is_typed and kept:
+            raise Invalid(f"{preset} reads no prompts from a terminal, so it is kept without one.", param="terminal")
         names = (*known.environment, *options.pop("env_names", ()))
         settings = {
             "provider": preset,
@@ -116,6 +119,7 @@ class Program:
             "tail": () if kept else known.tail,
             "roams": known.roams,
             "remedy": known.remedy,
+            **({"prompt": "argument", "tail": known.typed} if is_typed else {}),
             **options,
         }
         command = (*known.command, *(known.kept if kept else ()), *arguments)

@@ -14,6 +14,9 @@ from innkeeper.core.events import AgentEvent, ReasoningDelta, UsageReported
 from innkeeper.core.usage import Usage
 from innkeeper.runtimes.programs_formats import Line, Paragraphs, Tools, count, wording
 
+_ITSELF = "<synthetic>"
+"""The model of what the program says itself: what went wrong, or what came of a command of its own."""
+_REFUSED = (401, 403)
 _INPUT = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 
 
@@ -25,6 +28,8 @@ class ClaudeLines:
         self._paragraphs = Paragraphs()
         self._streamed: set[object] = set()
         self._model: str | None = None
+        self._answered: list[str] = []
+        self.complaint: str | None = None
 
     def tell(self, line: Line) -> Iterator[AgentEvent]:
         if isinstance(name := line.get("session_id"), str):
@@ -32,8 +37,10 @@ class ClaudeLines:
         if line.get("parent_tool_use_id") is not None:
             return
         match line.get("type"):
-            case "system":
-                self._model = self._model or line.get("model")
+            case "system" if line.get("subtype") == "api_retry":
+                self._tried(line)
+            case "system" if self._model is None and isinstance(line.get("model"), str):
+                self._model = line["model"]
             case "stream_event":
                 yield from self._piece(line["event"])
             case "assistant":
@@ -43,9 +50,17 @@ class ClaudeLines:
             case "result":
                 yield from self._ended(line)
 
+    def _tried(self, line: Line) -> None:
+        """It goes on trying for minutes. Raises: AgentFailed where that is in vain."""
+        self.complaint = f"{wording(line.get('error'), 'error')} ({line.get('error_status') or 'no answer'})"
+        if line.get("error_status") in _REFUSED and count(line.get("attempt")) > 1:
+            raise AgentFailed(f"says: {self.complaint}")
+
     def _piece(self, event: Line) -> Iterator[AgentEvent]:
         if event.get("type") == "message_start":
             self._streamed.add(event["message"].get("id"))
+            if isinstance(model := event["message"].get("model"), str):
+                self._model = model  # that of `system` may have a suffix of the program's own
             self._paragraphs.begin()
         elif event.get("type") == "content_block_delta":
             delta = event["delta"]
@@ -55,6 +70,9 @@ class ClaudeLines:
                 yield ReasoningDelta(str(delta["thinking"]))
 
     def _said(self, message: Line) -> Iterator[AgentEvent]:
+        if message.get("model") == _ITSELF:
+            self._answered += [str(block["text"]) for block in message["content"] if block.get("type") == "text"]
+            return
         is_new = message.get("id") not in self._streamed
         if is_new:
             self._paragraphs.begin()
@@ -78,10 +96,15 @@ class ClaudeLines:
     def _ended(self, line: Line) -> Iterator[AgentEvent]:
         self.is_over = True
         if isinstance(usage := line.get("usage"), Mapping):
-            given = sum(count(usage.get(name)) for name in _INPUT)
-            yield UsageReported(Usage(given, count(usage.get("output_tokens")), self._model))
+            given, made = sum(count(usage.get(name)) for name in _INPUT), count(usage.get("output_tokens"))
+            if given or made:
+                yield UsageReported(Usage(given, made, self._model))
         if line.get("is_error"):
-            raise AgentFailed(f"says: {wording(line.get('result'), str(line.get('subtype')))}")
+            reasons = [str(one) for one in line.get("errors") or ()]
+            raise AgentFailed(f"says: {wording(line.get('result') or '; '.join(reasons), str(line.get('subtype')))}")
+        for text in self._answered:
+            self._paragraphs.begin()
+            yield from self._paragraphs.say(text)
 
 
 def _plain(content: Any) -> object:

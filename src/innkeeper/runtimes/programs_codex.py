@@ -21,6 +21,7 @@ class CodexLines:
         """What the thread has used, all turns together."""
         self.before = Usage()
         """What it had used before this turn."""
+        self.complaint: str | None = None
         self._tools = Tools(prefix)
         self._paragraphs = Paragraphs()
 
@@ -35,6 +36,8 @@ class CodexLines:
             case "turn.completed":
                 self.is_over = True
                 yield from self._used(line["usage"])
+            case "error":  # it tries again, without an end where the network is away
+                self.complaint = wording(line.get("message"), "error")
             case "turn.failed":
                 raise AgentFailed(f"says: {wording(line['error'].get('message'), 'the turn failed')}")
 

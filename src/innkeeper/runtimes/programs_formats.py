@@ -91,6 +91,8 @@ class Teller(Protocol):
 
     is_over: bool
     resumes: str | None
+    complaint: str | None
+    """What it has said last of what goes wrong while it goes on."""
 
     def tell(self, line: Line) -> Iterator[AgentEvent]: ...
 
@@ -199,6 +201,7 @@ class Told:
     """`jsonl`: `{"type": "text"}` and the like. docs/programs.md has the table."""
 
     resumes: str | None = None
+    complaint: str | None = None
 
     def __init__(self) -> None:
         self.is_over = False

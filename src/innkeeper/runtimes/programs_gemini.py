@@ -14,6 +14,7 @@ class GeminiLines:
     def __init__(self, prefix: str = "") -> None:
         self.is_over = False
         self.resumes: str | None = None
+        self.complaint: str | None = None
         self._tools = Tools()
         self._paragraphs = Paragraphs()
         self._model: str | None = None
@@ -26,6 +27,8 @@ class GeminiLines:
                 if not line.get("delta"):
                     self._paragraphs.begin()
                 yield from self._paragraphs.say(line.get("content"))
+            case "error":
+                self.complaint = wording(line.get("message"), "error")
             case "tool_use":
                 yield from self._tools.called(line["tool_id"], line["tool_name"], line.get("parameters"))
             case "tool_result":
@@ -38,8 +41,11 @@ class GeminiLines:
     def _ended(self, line: Line) -> Iterator[AgentEvent]:
         self.is_over = True
         if isinstance(stats := line.get("stats"), Mapping):
-            counts = count(stats.get("input_tokens")), count(stats.get("output_tokens"))
-            yield UsageReported(Usage(*counts, self._model))
+            models = stats.get("models") or {self._model: stats}  # one chooses another where that is `auto`
+            for model, used in models.items():
+                given, made = count(used.get("input_tokens")), count(used.get("output_tokens"))
+                if given or made:
+                    yield UsageReported(Usage(given, made, model))
         if line.get("status") == "error":
             raise AgentFailed(f"says: {_reason(line)}")
 

@@ -26,7 +26,8 @@ FORMATS = ("text", *TELLERS)
 @dataclass(frozen=True, slots=True)
 class Preset:
     """`resume` follows the arguments where the program goes on with a conversation of its own, `tail` follows that;
-    `kept` are arguments for a process that answers many prompts, and empty where there is none.
+    `kept` are arguments for a process that answers many prompts, and empty where there is none. `typed` are its last
+    words where it has a terminal, for a program that reads no prompt from one: it is an argument then.
     """
 
     command: tuple[str, ...]
@@ -35,6 +36,7 @@ class Preset:
     resume: tuple[str, ...] = ()
     tail: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+    typed: tuple[str, ...] = ()
     roams: bool = False
     environment: tuple[str, ...] = ()
 
@@ -50,6 +52,7 @@ PRESETS: Mapping[str, Preset] = {
         remedy="Install it with: npm install -g @anthropic-ai/claude-code",
         resume=("--resume={session}",),
         kept=("--input-format", "stream-json"),
+        typed=("--", "{prompt}"),
         environment=(
             "ANTHROPIC_API_KEY",
             "ANTHROPIC_AUTH_TOKEN",
@@ -73,13 +76,17 @@ PRESETS: Mapping[str, Preset] = {
         output="gemini",
         remedy="Install it with: npm install -g @google/gemini-cli",
         resume=("--resume={session}",),
+        typed=("--prompt={prompt}",),
         environment=(
             "GEMINI_API_KEY",
+            "GEMINI_CLI_TRUST_WORKSPACE",
             "GEMINI_MODEL",
             "GOOGLE_API_KEY",
             "GOOGLE_APPLICATION_CREDENTIALS",
             "GOOGLE_CLOUD_LOCATION",
             "GOOGLE_CLOUD_PROJECT",
+            "GOOGLE_GEMINI_BASE_URL",
+            "GOOGLE_GENAI_USE_GCA",
             "GOOGLE_GENAI_USE_VERTEXAI",
         ),
     ),

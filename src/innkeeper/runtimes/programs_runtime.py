@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import logging
+import re
 import weakref
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
@@ -43,6 +44,9 @@ _logger = logging.getLogger(__name__)
 
 _LINGER = 5.0
 """Seconds for which a process may go on after its answer has ended."""
+_LOCKED_OUT = re.compile(
+    r"\b40[13]\b|log(?:ged)? ?in|unauthori[sz]ed|authenticat|auth method|api[ _-]?key", re.IGNORECASE
+)
 _REMEMBERED = 4096
 """Conversations of which a runtime knows how the program calls them."""
 
@@ -75,7 +79,7 @@ class ProgramRuntime:
     async def run(self, turn: Turn, context: RunContext) -> AsyncGenerator[AgentEvent | str, None]:
         injected = [Message("user", message.content) async for message in context.injections()]
         told = Telling((*turn.messages, *injected), context, self._program.timeout)
-        play = self._play_kept if self._program.kept else self._play
+        play = self._play_kept if self._program.kept else self._play_anyhow
         try:
             async with aclosing(play(told)) as events:
                 async for event in events:
@@ -83,7 +87,7 @@ class ProgramRuntime:
         except AgentTimedOut:
             raise
         except AgentFailed as error:
-            raise AgentFailed(f"The program {self._program.command[0]} {error.message}{told.last_words}") from error
+            raise AgentFailed(self._failed(error, told)) from error
 
     async def close(self) -> None:
         """End the processes that are kept."""
@@ -99,6 +103,23 @@ class ProgramRuntime:
 
     # a process for a turn
 
+    async def _play_anyhow(self, told: Telling) -> AsyncGenerator[AgentEvent, None]:
+        """Programs forget, too: one that cannot go on with its conversation is told it, once."""
+        try:
+            async with aclosing(self._play(told)) as events:
+                async for event in events:
+                    yield event
+        except AgentTimedOut:
+            raise
+        except AgentFailed as error:
+            if told.memory is None or told.has_told:
+                raise
+            _logger.warning("agent %s is told all again: %s", self._name, self._failed(error, told))
+            told.begin_again()
+            async with aclosing(self._play(told)) as events:
+                async for event in events:
+                    yield event
+
     async def _play(self, told: Telling) -> AsyncGenerator[AgentEvent, None]:
         hall = self._hall_here()
         await told.within(hall.enter(told.place))
@@ -110,8 +131,11 @@ class ProgramRuntime:
             async with aclosing(self._events(told, kept.process, reading)) as events:
                 async for event in events:
                     yield event
-            for event in reading.end():
-                yield told.heard(event)
+            try:
+                for event in reading.end():
+                    yield told.heard(event)
+            except AgentFailed as error:
+                raise await _with_code(error, kept.process) from error
             await self._ended(told, kept.process)
             self._remember(told, reading)
         finally:
@@ -155,6 +179,7 @@ class ProgramRuntime:
                 async for event in events:
                     yield event
             kept.digest = told.digest()
+            await kept.folder.keep(told.context)
             is_done = True
         finally:
             told.stop()
@@ -264,6 +289,13 @@ class ProgramRuntime:
                 text = repeated.heard(text, is_last=is_last)
             for event in reading.read(text):
                 yield told.heard(event)
+            self._note(told, reading)
+
+    def _note(self, told: Telling, reading: Reading) -> None:
+        """Log what goes wrong while the program goes on, as it may do so until somebody looks."""
+        if not told.has_complained and (complaint := getattr(getattr(reading, "teller", None), "complaint", None)):
+            told.has_complained = True
+            _logger.warning("the program of agent %s goes on, but says: %s", self._name, complaint)
 
     def _reading(self, told: Telling) -> Reading:
         program = self._program
@@ -287,9 +319,22 @@ class ProgramRuntime:
         """Where the program finds its own conversations again."""
         return None if self._program.roams else folder.path
 
+    def _failed(self, error: AgentFailed, told: Telling) -> str:
+        reason = f"The program {self._program.command[0]} {error.message}"
+        keys = [name for name in self._program.env_names if name.endswith(("_KEY", "_TOKEN"))]
+        if keys and _LOCKED_OUT.search(reason + told.last_words):
+            reason += f" (Log it in as the user of the server, or set a valid key: {', '.join(keys)}.)"
+        return reason + told.last_words
+
     def _missing(self) -> AgentFailed:
         remedy = self._program.remedy or "Install it, or give the path of its file"
         return AgentFailed(f"was not found. {remedy}.")
+
+
+async def _with_code(error: AgentFailed, process: Process) -> AgentFailed:
+    """What it wrote to its standard error is all read then, too."""
+    code = await process.ended(_LINGER)
+    return AgentFailed(f"{error.message.rstrip('.')}, with the exit code {code}.") if code else error
 
 
 async def _let_go(hall: Hall, kept: Kept) -> None:

@@ -32,11 +32,18 @@ class Telling:
         self.folder: Folder | None = None
         self.file: Path | None = None
         self.last_words = ""
+        self.has_told = self.has_complained = False
         self._seconds = seconds
         self._deadline = None if seconds is None else asyncio.get_running_loop().time() + seconds
         self._writing: asyncio.Task[None] | None = None
 
+    def begin_again(self) -> None:
+        """Nothing has been told yet, and the program knows of nothing."""
+        self.memory = self.folder = self.file = None
+        self.last_words = ""
+
     def heard(self, event: AgentEvent) -> AgentEvent:
+        self.has_told = True
         if isinstance(event, TextDelta):
             self.said.append(event.content)
         return event

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import json
 import logging
 import os
 import shutil
@@ -25,7 +26,7 @@ from typing import Any, Self
 
 from fastmcp.client.transports import ClientTransport, StdioTransport, StreamableHttpTransport
 from mcp.shared.exceptions import MCPError
-from mcp.types import CONNECTION_CLOSED, REQUEST_TIMEOUT
+from mcp.types import CONNECTION_CLOSED, REQUEST_TIMEOUT, LoggingMessageNotificationParams
 from pydantic_ai import RunContext as AgentContext
 from pydantic_ai.exceptions import ModelRetry, ToolFailed
 from pydantic_ai.mcp import MCPToolset
@@ -42,6 +43,7 @@ _LEASH = str(Path(__file__).with_name("mcp_leash.py"))
 _PING_SECONDS = 5.0
 _CLOSE_SECONDS = 10.0
 _MOST_TOLD = 2000
+_GRAVE = frozenset({"warning", "error", "critical", "alert", "emergency"})
 
 
 def _quieten() -> None:
@@ -51,6 +53,7 @@ def _quieten() -> None:
         theirs.removeHandler(handler)
     theirs.propagate = True
     logging.getLogger("mcp.client.stdio").addFilter(_in_a_line)
+    logging.getLogger("mcp.client.streamable_http").setLevel(logging.WARNING)  # it tells the ids of sessions
 
 
 def _in_a_line(record: logging.LogRecord) -> bool:
@@ -121,6 +124,7 @@ class Link:
                 init_timeout=server.start_timeout,
                 read_timeout=server.timeout,
                 tool_error_behavior="failed",
+                log_handler=self._log,
             )
             async with asyncio.timeout(server.start_timeout + _PING_SECONDS):
                 # In a context of its own: what serves the connection outlives the run that opened it.
@@ -128,6 +132,13 @@ class Link:
         except Exception as error:
             raise self.failed(error) from error
         return toolset
+
+    async def _log(self, told: LoggingMessageNotificationParams) -> None:
+        """What the server logs, in one line of ours: neither its levels nor its control characters are."""
+        level = logging.WARNING if told.level in _GRAVE else logging.DEBUG
+        if _logger.isEnabledFor(level):
+            said = json.dumps(told.data, ensure_ascii=False, default=str)[:_MOST_TOLD]
+            _logger.log(level, "The MCP server %r logs: %s", self._server.name, said)
 
     def failed(self, error: Exception) -> AgentFailed:
         """What the run fails with; the reason is for the log."""

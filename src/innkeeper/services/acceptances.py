@@ -196,10 +196,10 @@ class Acceptances:
 
 
 def _plan(start: StartRun) -> Plan | None:
-    """What must be stored of how a request was worded; the rest stays with the process that its client waits at."""
-    if start.background:
+    """How a request was worded, if there is anything to tell; a recording of its run needs it as well."""
+    if start.background or start.follows is not None or start.parameters != NO_PARAMETERS:
         return Plan(start.parameters, start.history, start.follows)
-    return None if start.follows is None else Plan(history=start.history, follows=start.follows)
+    return None
 
 
 def _done(future: asyncio.Future[Any]) -> asyncio.Future[None]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from innkeeper.core.errors import FileMissing, Invalid, PayloadTooLarge, QuotaExceeded
 from innkeeper.core.file_changes import Removal, Write
@@ -26,14 +28,30 @@ _logger = logging.getLogger(__name__)
 _NAMED = 5
 
 
+_Held = dict[str, tuple[WorkspaceFile, Found]]
+"""What a folder has that the workspace has as well, and as what it was found there."""
+
+
 @dataclass(slots=True)
 class _Taken:
-    """What a folder has come to."""
+    """What a folder has come to. `found` is what is written, and what turned out to be the same."""
 
     writes: list[Write] = field(default_factory=list)
     removals: list[Removal] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    found: dict[str, Found] = field(default_factory=dict)
     size: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class _Out:
+    """A folder while it is checked out."""
+
+    folder: Path
+    place: Place
+    author: str
+    held: _Held = field(default_factory=dict)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Checkouts:
@@ -43,7 +61,8 @@ class Checkouts:
         self._workspaces = workspaces
         self._folders = folders
         self._new_id = new_id
-        self._ending: set[asyncio.Task[None]] = set()
+        self._out: dict[Path, _Out] = {}
+        self._working: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Remove what the dead have left."""
@@ -51,8 +70,8 @@ class Checkouts:
 
     async def close(self) -> None:
         """Return when what was being taken over has been."""
-        if self._ending:
-            await asyncio.wait(self._ending)
+        if self._working:
+            await asyncio.wait(self._working)
 
     @contextlib.asynccontextmanager
     async def out(self, place: Place, author: str) -> AsyncIterator[Path]:
@@ -60,48 +79,79 @@ class Checkouts:
 
         Raises, at the end: Invalid for what could not be taken over, when the rest has been; QuotaExceeded.
         """
-        folder = await self._folders.make(self._new_id())
-        held: dict[str, tuple[WorkspaceFile, Found]] = {}
+        one = _Out(await self._make(place), place, author)
         try:
-            held.update(await self._fill(folder, place))
+            one.held.update(await self._fill(one.folder, place))
         except BaseException:
-            await self._folders.remove(folder)
+            await self._folders.remove(one.folder)
             raise
+        self._out[one.folder] = one
         try:
-            yield folder
+            yield one.folder
         except BaseException:
             try:
-                await self._end(folder, place, author, held)
+                await self._through(self._end(one))
             except Exception as error:  # noqa: BLE001 - what the run failed with is more to the point
                 _logger.warning("what a run did to its files is lost: %s", error)
             raise
-        await self._end(folder, place, author, held)
+        await self._through(self._end(one))
 
-    async def _end(
-        self, folder: Path, place: Place, author: str, held: Mapping[str, tuple[WorkspaceFile, Found]]
-    ) -> None:
+    async def _make(self, place: Place) -> Path:
+        """The same folder each time, unless it is in use: programs know conversations by where they were led."""
+        told = "\0".join((place.kind, place.key, place.organization))
+        try:
+            return await self._folders.make(hashlib.sha256(told.encode()).hexdigest()[:32])
+        except FileExistsError:
+            return await self._folders.make(self._new_id())
+
+    async def keep(self, place: Place, folder: Path, author: str) -> None:
+        """What has been done in a folder so far, the workspace has; it stays checked out.
+
+        Raises: Invalid for what could not be taken over, and for a folder that is not checked out; QuotaExceeded.
+        """
+        one = self._out.get(folder)
+        if one is None or one.place != place:
+            raise Invalid("folder: it is not checked out of this workspace.", param="folder")
+        await self._through(self._keep(one, author))
+
+    async def _through(self, work: Coroutine[Any, Any, None]) -> None:
         """Goes on where whoever waits for it is cancelled."""
-        task = asyncio.get_running_loop().create_task(self._take_over(folder, place, author, held))
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+        task = asyncio.get_running_loop().create_task(work)
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
         await asyncio.shield(task)
 
-    async def _fill(self, folder: Path, place: Place) -> Mapping[str, tuple[WorkspaceFile, Found]]:
+    async def _fill(self, folder: Path, place: Place) -> _Held:
         files = {file.path: file for file in await self._workspaces.all(place)}
         for path, file in files.items():
             await self._folders.fill(folder, path, self._workspaces.read(file))
         found, _ = await self._folders.scan(folder, len(files))
         return {one.path: (files[one.path], one) for one in found if one.path in files}
 
-    async def _take_over(
-        self, folder: Path, place: Place, author: str, held: Mapping[str, tuple[WorkspaceFile, Found]]
-    ) -> None:
-        try:
-            taken = await self._look(folder, place, held)
-            if taken.writes or taken.removals:
-                await self._workspaces.change(place, taken.writes, taken.removals, author=author)
-        finally:
-            await self._folders.remove(folder)
+    async def _keep(self, one: _Out, author: str) -> None:
+        async with one.turn:
+            if self._out.get(one.folder) is one:  # in a folder that is gone everything would be taken for removed
+                one.author = author
+                await self._take_over(one)
+
+    async def _end(self, one: _Out) -> None:
+        async with one.turn:
+            try:
+                await self._take_over(one)
+            finally:
+                del self._out[one.folder]
+                await self._folders.remove(one.folder)
+
+    async def _take_over(self, one: _Out) -> None:
+        taken = await self._look(one.folder, one.place, one.held)
+        if taken.writes or taken.removals:
+            changed = await self._workspaces.change(one.place, taken.writes, taken.removals, author=one.author)
+            for removal in taken.removals:
+                del one.held[removal.path]
+            for file in changed.written:
+                one.held[file.path] = (file, taken.found.pop(file.path))
+        for path, found in taken.found.items():
+            one.held[path] = (one.held[path][0], found)
         if taken.refused:
             raise Invalid(_told(taken.refused), param="workspace")
 
@@ -148,12 +198,15 @@ class Checkouts:
         if before is not None and (before[1].size, before[1].changed) == (one.size, one.changed):
             return
         _check_room(taken, one.size, contents.limits.quota)
+        taken.found[path] = one
         try:
             blob = await contents.write(place.organization, self._folders.read(folder, one.path))
         except (FileNotFoundError, FileMissing):
+            del taken.found[path]
             return  # it is no plain file any more
         except (PermissionError, PayloadTooLarge):  # it grew meanwhile
             taken.refused.append(one.path)
+            del taken.found[path]
             return
         if before is not None and before[0].digest == blob.digest:
             contents.drop((blob.id,))

@@ -30,6 +30,8 @@ _FIRST_SECONDS, _EVERY_SECONDS = 5.0, 30.0
 _AT_ONCE = 100
 _FAILURES = 5
 """After which the store of files is taken to be out of order."""
+_LAST_SECONDS = 5.0
+"""For which the end of a server waits for what it drops."""
 _HELD_FOR = 10 * 60 * 1_000_000
 """Microseconds for which rubbish is its taker's to remove."""
 
@@ -84,9 +86,19 @@ class Contents:
             bounded.close()
         return Blob(blob_id, written.size, written.digest, due_at, bytes(bounded.head))
 
-    def read(self, blob: str, first: int = 0, size: int | None = None) -> AsyncIterator[bytes]:
-        """Pieces of a blob. Raises: StorageUnavailable."""
-        return self._blobs.read(blob, first, size)
+    async def read(self, blob: str, length: int, first: int = 0, size: int | None = None) -> AsyncIterator[bytes]:
+        """Pieces of a blob that has `length` bytes, from the byte `first` on, `size` of them at most.
+
+        Raises: StorageUnavailable, in the end also where the blob turns out to be shorter than it was.
+        """
+        left = max(0, length - first)
+        left = left if size is None else min(left, size)
+        async with contextlib.aclosing(self._blobs.read(blob, first, left)) as pieces:
+            async for piece in pieces:
+                left -= len(piece)
+                yield piece
+        if left:
+            raise StorageUnavailable("The store of files has lost a part of this one.")
 
     def drop(self, blobs: Iterable[str]) -> None:
         """Remove blobs that no row names and none will; what fails of it is done when they are due."""
@@ -115,9 +127,13 @@ class Contents:
             raise
 
     async def settled(self) -> None:
-        """Return when what was dropped is gone; the store closes next."""
+        """Return when what was dropped is gone, or has been waited for: then it is removed when it is due."""
         if self._dropping:
-            await asyncio.wait(self._dropping)
+            _, late = await asyncio.wait(self._dropping, timeout=_LAST_SECONDS)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
 
     async def close(self) -> None:
         await self.settled()

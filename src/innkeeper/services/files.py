@@ -66,6 +66,7 @@ class Files:
                     self.contents.drop((blob.id,))
                     return await self.get(caller, first.claimed.subject), True
             if not isinstance(outcome, Done):
+                self.contents.drop((blob.id,))
                 raise StorageUnavailable("The file took too long to arrive. Send it again.")
         return file, False
 
@@ -106,7 +107,7 @@ class Files:
         return await self._files.page(caller, now, limit=limit, after=after, purpose=purpose, is_ascending=is_ascending)
 
     def read(self, file: StoredFile, first: int = 0, size: int | None = None) -> AsyncIterator[bytes]:
-        return self.contents.read(file.blob, first, size)
+        return self.contents.read(file.blob, file.size, first, size)
 
     async def delete(self, caller: Caller, file_id: str) -> None:
         """Raises: FileMissing."""

@@ -143,6 +143,8 @@ class LiveRun(Tail):
             assembler.feed(event)
             return
         if isinstance(event, Paused):
+            if self.pause is not None:
+                raise AgentFailed("The agent has asked already: a run is paused with one question at a time.")
             check_actions(event.actions, event.state)
             self.pause = event
             return

@@ -6,7 +6,7 @@ A paused run is nobody's: no process holds it, and any may take it up. How one i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from innkeeper.core.action_changes import Expired, Resumed, ResumeRun, TakeExpired, Waits
@@ -14,7 +14,7 @@ from innkeeper.core.actions import ActionStatus, Answer, Decision, StoredAction
 from innkeeper.core.claims import Claim
 from innkeeper.core.context import RunContext
 from innkeeper.core.errors import RunNotFound
-from innkeeper.core.events import ActionsAnswered, read
+from innkeeper.core.events import ActionRequired, ActionsAnswered, read
 from innkeeper.core.identity import Caller
 from innkeeper.core.outcomes import Begun, Missing, Outcome, Repeated
 from innkeeper.core.runs import Run
@@ -126,7 +126,7 @@ class Pauses:
     async def _commit(self, run: Run, change: ResumeRun, stream: bool, context: RunContext) -> Resumption:
         (outcome,) = await self.journal.commit((change,))
         if isinstance(outcome, Repeated):
-            return Resumption(run, after=await self._paused_at(run), is_repeated=True)
+            return await self._found_again(run, change.answers)
         if isinstance(outcome, Missing):
             raise RunNotFound(f"Run {run.id!r} does not exist.", param="run_id")
         if isinstance(outcome, Waits):
@@ -137,16 +137,27 @@ class Pauses:
         self._tell(run)
         return Resumption(outcome.run, live, after=outcome.segment.first_seq - 1)
 
-    async def _paused_at(self, run: Run) -> int:
-        """The place in a run's log behind which it went on last, or will, for a request that is made again."""
-        place, after = run.last_seq, 0
+    async def _found_again(self, run: Run, answers: Sequence[Answer]) -> Resumption:
+        """What came of a request that is made again: where the run went on with its answers, or what it waits for.
+
+        A request for one decision on everything has no answers by now, and stands for the latest.
+        """
+        decided = {one.action_id for one in answers}
+        place, after = None, 0
+        paused_at = run.last_seq
         while segments := await self.runs.segments(run.id, after):
             for segment in segments:
                 for seq, data in enumerate(segment.payloads(), segment.first_seq):
-                    if isinstance(read(data), ActionsAnswered):
+                    event = read(data)
+                    if isinstance(event, ActionRequired):
+                        paused_at = seq
+                    elif isinstance(event, ActionsAnswered) and _holds(event, decided):
                         place = seq - 1
             after = segments[-1].last_seq
-        return place
+        if place is not None:
+            return Resumption(run, after=place, is_repeated=True)
+        left = sum(one.status is ActionStatus.PENDING for one in await self.actions.of_run(run.id))
+        return Resumption(run, after=paused_at, left=left, is_repeated=True)
 
     def _tell(self, run: Run) -> None:
         self.following.wake((run.id,))
@@ -184,3 +195,8 @@ class Pauses:
                 self.on_end(ended)
             if not outcome.runs:
                 return
+
+
+def _holds(event: ActionsAnswered, decided: Collection[str]) -> bool:
+    """Whether it was one of these actions that were answered, or any where none is named."""
+    return not decided or any(one.action_id in decided for one in event.answers)

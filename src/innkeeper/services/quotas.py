@@ -35,7 +35,7 @@ class Quotas:
     def take(self, caller: Caller) -> Leave:
         """A place for a run. Raises: RateLimited."""
         if caller.is_local or self._at_once is None:
-            return _nothing
+            return uncounted
         whose = _key(caller.owner)
         if self._places.get(whose, 0) >= self._at_once:
             raise RateLimited(f"{self._at_once} runs of this user are under way or wait already. Try again later.")
@@ -81,5 +81,5 @@ def _taken(places: _Places, whose: tuple[str, str]) -> Leave:
     return leave
 
 
-def _nothing(_: object) -> None:
-    return
+def uncounted(_: object) -> None:
+    """Gives back the place of a run that takes none."""

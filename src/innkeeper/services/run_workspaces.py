@@ -62,6 +62,9 @@ class _Line:
     def checkout(self) -> AbstractAsyncContextManager[Path]:
         return self._checkouts.out(self._place, self._run.id)
 
+    async def keep(self, folder: Path) -> None:
+        await self._checkouts.keep(self._place, folder, self._run.id)
+
 
 class _ReadLine(_Line):
     """The operator's files: agents read them."""
@@ -79,6 +82,9 @@ class _ReadLine(_Line):
         raise _read_only()
 
     def checkout(self) -> AbstractAsyncContextManager[Path]:
+        raise _read_only()
+
+    async def keep(self, folder: Path) -> None:
         raise _read_only()
 
 

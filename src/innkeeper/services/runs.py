@@ -1,33 +1,32 @@
 """Runs: accept, watch, stop and find them. Every surface starts and follows runs through here.
 
-Acceptance is one commit, before agent code runs and before anyone is told. What follows is done by who stands
-beside: `executions` runs agents, `waiting` holds turns of busy sessions, `background` takes from the queue,
-`following` shows what other processes execute, `membership` speaks for this process in the store.
+The rest is done by who stands beside: `starting` begins runs, `executions` runs agents, `waiting` holds turns of busy
+sessions, `background` takes from the queue, `following` shows what other processes execute, and `membership` speaks for
+this process in the store.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 
-from innkeeper.core.changes import DeleteRun, Fence, RecordCredits
+from innkeeper.core.changes import DeleteRun, RecordCredits
 from innkeeper.core.context import RunContext
-from innkeeper.core.errors import RateLimited, RunConflict, RunNotFound, ShuttingDown, TooBusy
+from innkeeper.core.errors import RunNotFound, ShuttingDown
 from innkeeper.core.identity import Caller
-from innkeeper.core.outcomes import Accepted, Ended, Missing, Outcome, Repeated, Steered
+from innkeeper.core.outcomes import Ended, Missing, Outcome
 from innkeeper.core.runs import UNDER_WAY, Run, RunStatus, StartRun
 from innkeeper.core.sessions import Session
 from innkeeper.core.usage import CreditRecord
 from innkeeper.ports.journal import Journal
 from innkeeper.ports.meters import UNMETERED, Meter
 from innkeeper.ports.readers import ActionReader, InjectionReader, RunReader, SessionReader
-from innkeeper.services.acceptances import Acceptance, Acceptances
+from innkeeper.services.acceptances import Acceptances
 from innkeeper.services.agents import AgentRegistry
 from innkeeper.services.background import Background
 from innkeeper.services.cancellations import Cancellations
 from innkeeper.services.credits import Credits
-from innkeeper.services.executions import Executions, Job, RunLimits, name_context
+from innkeeper.services.executions import Executions, RunLimits
 from innkeeper.services.following import Following
 from innkeeper.services.live import LiveRun
 from innkeeper.services.membership import Membership
@@ -37,29 +36,13 @@ from innkeeper.services.quotas import Quotas
 from innkeeper.services.readings import ReaderGone, RunReading
 from innkeeper.services.recollections import Recollections
 from innkeeper.services.settlements import Settlements
+from innkeeper.services.starting import Started, Starting
 from innkeeper.services.tails import Ending, Stop, Tail
 from innkeeper.services.waiting import Waiting
 from innkeeper.services.wakes import Wakes
 from innkeeper.services.webhooks import Webhooks
 
 __all__ = ["RunLimits", "Runs", "Started"]
-
-
-@dataclass(slots=True)
-class Started:
-    """What came of a request: its run, and the run's tail, unless it is in the background.
-
-    `is_repeated` says that the same request was made before, and that this is the run it had started;
-    `injection_id` that the message was injected into that run, which was under way. Where the run had been paused and
-    goes on, what it tells from then on comes `after` that `seq`; `left` is how many answers it waits for yet.
-    """
-
-    run: Run
-    tail: Tail | None = None
-    is_repeated: bool = False
-    injection_id: str | None = None
-    after: int = 0
-    left: int = 0
 
 
 class Runs:
@@ -90,13 +73,10 @@ class Runs:
         self._journal = journal
         self._sessions = sessions
         self._runs = runs
-        self._injections = injections
         self._membership = membership
         self._wakes = wakes
-        self._worker = worker
         self._limits = limits
         self._webhooks = webhooks
-        self._is_draining = False
         self._neighbours = neighbours
         self.closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when this process sends its readers away."""
@@ -125,7 +105,6 @@ class Runs:
             now=now,
             on_end=self._ended,
         )
-        self._quotas = Quotas(runs, at_once=limits.at_once_by_caller, queued=limits.queued)
         self._acceptances = Acceptances(
             journal=journal,
             runs=runs,
@@ -168,6 +147,22 @@ class Runs:
             worker=worker,
             limit=limits.in_background,
         )
+        self._starting = Starting(
+            journal=journal,
+            injections=injections,
+            acceptances=self._acceptances,
+            quotas=Quotas(runs, at_once=limits.at_once_by_caller, queued=limits.queued),
+            executions=self._executions,
+            waiting=self._waiting,
+            background=self._background,
+            cancellations=self._cancellations,
+            pauses=self.pauses,
+            wakes=wakes,
+            neighbours=neighbours,
+            worker=worker,
+            get=self.get,
+            tail=self._tail,
+        )
 
     async def open(self) -> None:
         """Listen to other processes, take over what the dead have left, and take from the queue.
@@ -205,123 +200,23 @@ class Runs:
 
     # starting
 
-    async def start(self, caller: Caller, start: StartRun, context: RunContext) -> Started:
+    def start(self, caller: Caller, start: StartRun, context: RunContext) -> Awaitable[Started]:
         """Accept a run and set it going, or queue it behind its session's current one.
 
-        Raises: ShuttingDown; RateLimited or TooBusy where the caller's runs or the queue are too many; what
-        `Acceptances.accept` raises.
+        Raises, when it is awaited: what `Starting.start` raises.
         """
-        if self._is_draining:
-            raise ShuttingDown("The server is shutting down. Try again shortly.")
-        if self._neighbours.check_attachments is not None:
-            await self._neighbours.check_attachments(caller, start.messages)
-        try:
-            leave = await self._quotas.queue(caller) if start.background else self._quotas.take(caller)
-        except (RateLimited, TooBusy):
-            joined = await self._join(caller, start)
-            if joined is None:
-                raise
-            return joined
-        try:
-            started = await self._start(caller, start, context)
-        except BaseException:
-            leave(None)
-            raise
-        if isinstance(started.tail, LiveRun) and not started.is_repeated and started.injection_id is None:
-            started.tail.ended.add_done_callback(leave)
-        else:
-            leave(None)
-        return started
+        return self._starting.start(caller, start, context)
 
-    async def repeats(self, caller: Caller, start: StartRun) -> bool:
+    def repeats(self, caller: Caller, start: StartRun) -> Awaitable[bool]:
         """Whether a request with this claim has made a run before. Raises: IdempotencyMismatch."""
-        acceptance = await self._acceptances.accept(caller, start, only_joins=True)
-        return isinstance(acceptance.outcome, Repeated)
+        return self._starting.repeats(caller, start)
 
-    async def _join(self, caller: Caller, start: StartRun) -> Started | None:
-        """What comes of a request that makes no run, for which there may be no place; `None` if it would make one."""
-        if start.claim is None and start.when_busy != "steer":
-            return None
-        acceptance = await self._acceptances.accept(caller, start, only_joins=True)
-        return None if isinstance(acceptance.outcome, Missing) else await self._joined(caller, acceptance.outcome)
-
-    async def _start(self, caller: Caller, start: StartRun, context: RunContext) -> Started:
-        acceptance = await self._acceptances.accept(caller, start)
-        accepted = acceptance.outcome
-        if not isinstance(accepted, Accepted):
-            return await self._joined(caller, accepted)
-        if accepted.run.background:
-            self._background.wake()
-            self._wakes.work_came()
-            started = Started(accepted.run)
-        else:
-            started = self._set_going(start, acceptance, accepted, context)
-        if accepted.interrupts is not None:  # by now it is known here whom to call when the other has made way
-            self._cancellations.interrupt(caller, *accepted.interrupts)
-        return started
-
-    def _set_going(self, start: StartRun, acceptance: Acceptance, accepted: Accepted, context: RunContext) -> Started:
-        run, agent, change = accepted.run, acceptance.agent, acceptance.change
-        live = LiveRun(
-            run,
-            Fence(run.id, self._worker, accepted.epoch),
-            context,
-            self._journal,
-            self._injections,
-            first=accepted.first or change.first,
-            timings=acceptance.timings,
-            on_disconnect=start.on_disconnect,
-            grace=start.grace,
-        )
-        self._executions.add(live)
-        name_context(context, run, agent, start.parameters)
-        job = Job(agent, change.transcript, start.parameters, start.stream)
-        if run.status is RunStatus.QUEUED:
-            self._waiting.add(live, job, start.history)
-            if acceptance.was_called:
-                self._waiting.call(run.id)
-        else:
-            live.task = asyncio.create_task(self._executions.execute(live, job, accepted))
-        return Started(run, live)
-
-    async def _joined(self, caller: Caller, outcome: Outcome) -> Started:
-        """The request has no run of its own, but joins one: that which it steers, or which it had started before."""
-        if isinstance(outcome, Steered):
-            tail = await self._tail(caller, outcome.run_id)
-            return Started(tail.run, tail, injection_id=outcome.injection_id)
-        assert isinstance(outcome, Repeated), "an accept is answered with a run"
-        claimed = outcome.claimed
-        run = await self.get(caller, claimed.subject)
-        injection_id = None if claimed.answer is None else claimed.answer.decode()
-        if run.background and injection_id is None:
-            return Started(run, is_repeated=True)
-        if run.status.is_terminal and not run.input:
-            raise RunConflict(
-                "This request has been carried out already, and its answer was not kept, because it said store: false.",
-                param="Idempotency-Key",
-            )
-        return Started(run, await self._tail(caller, run.id), is_repeated=True, injection_id=injection_id)
-
-    async def resume(self, caller: Caller, request: ResumeRequest, context: RunContext) -> Started:
+    def resume(self, caller: Caller, request: ResumeRequest, context: RunContext) -> Awaitable[Started]:
         """Answer what a paused run waits for; once nothing is left to answer, it goes on.
 
-        Raises: ShuttingDown, RateLimited; what `Pauses.resume` raises.
+        Raises, when it is awaited: what `Starting.resume` raises.
         """
-        if self._is_draining:
-            raise ShuttingDown("The server is shutting down. Try again shortly.")
-        leave = self._quotas.take(caller)
-        try:
-            resumed = await self.pauses.resume(caller, request, context)
-        except BaseException:
-            leave(None)
-            raise
-        if resumed.live is not None:
-            resumed.live.ended.add_done_callback(leave)
-        else:
-            leave(None)
-        run = resumed.run
-        tail = None if resumed.left else resumed.live or await self._tail(caller, run.id)
-        return Started(run, tail, is_repeated=resumed.is_repeated, after=resumed.after, left=resumed.left)
+        return self._starting.resume(caller, request, context)
 
     # whose turn it is
 
@@ -391,7 +286,7 @@ class Runs:
 
         What has not ended by then ends as interrupted; in the background it is left to another process.
         """
-        self._is_draining = True
+        self._starting.is_draining = True
         await self._background.stop()
         await self.pauses.close()
         await self._executions.emptied(patience)
@@ -423,7 +318,7 @@ class Runs:
 
     @property
     def is_draining(self) -> bool:
-        return self._is_draining
+        return self._starting.is_draining
 
     def _find_live(self, caller: Caller, run_id: str) -> LiveRun | None:
         """The run if this process executes it and the caller may see it."""

@@ -62,7 +62,7 @@ class Workspaces:
         return found
 
     def read(self, file: WorkspaceFile, first: int = 0, size: int | None = None) -> AsyncIterator[bytes]:
-        return self.contents.read(file.blob, first, size)
+        return self.contents.read(file.blob, file.size, first, size)
 
     async def write(
         self,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
@@ -17,7 +16,7 @@ from innkeeper.core.events import json_bytes
 from innkeeper.core.identity import Owner
 from innkeeper.core.injections import Injection, InjectionStatus
 from innkeeper.core.messages import Message, from_dict
-from innkeeper.core.runs import Parameters, Plan, Run, RunError, RunStatus
+from innkeeper.core.runs import Parameters, Plan, Run, RunError, RunStatus, given_of
 from innkeeper.core.sessions import Session, StoredMessage
 from innkeeper.core.times import Instant
 from innkeeper.core.usage import Pricing, Usage
@@ -165,9 +164,8 @@ def _pricing_of(text: str | None) -> Pricing | None:
 
 def plan_text(plan: Plan) -> str:
     """A plan as JSON, without what it leaves open."""
-    parameters = {name: value for name, value in asdict(plan.parameters).items() if value is not None}
     followed = {} if plan.follows is None else {"follows": plan.follows}
-    return dumps({"parameters": parameters, "history": plan.history, **followed})
+    return dumps({"parameters": given_of(plan.parameters), "history": plan.history, **followed})
 
 
 def plan_of(text: str) -> Plan:

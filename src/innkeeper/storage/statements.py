@@ -23,13 +23,10 @@ class Compiled:
 
     def __init__(self, sql: str, names: Sequence[str], constants: Mapping[str, Any]) -> None:
         self.sql = sql
-        self._constants = constants
-        self._pick: Callable[[Mapping[str, Any]], tuple[Any, ...]] = (
-            itemgetter(*names) if len(names) > 1 else lambda values: tuple(values[name] for name in names)
+        pick = itemgetter(*names) if len(names) > 1 else lambda values: tuple(values[name] for name in names)
+        self.arguments: Callable[[Mapping[str, Any]], tuple[Any, ...]] = (
+            (lambda values: pick({**constants, **values})) if constants else pick
         )
-
-    def arguments(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
-        return self._pick({**self._constants, **values} if self._constants else values)
 
 
 class Statement:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -74,9 +75,13 @@ class Replay:
         found = []
         if (failed is None) != (self.failure is None):
             found.append(f"failure: recorded {failed or 'none'}; now {self.failure or 'none'}")
-        found += _differing_calls(_calls(log), self.calls)
-        if (before := _said(log)) != self.output:
-            found.append(f"output: recorded {before!r}; now {self.output!r}")
+        calls, output = _calls(log), _said(log)
+        calls_now, output_now = self.calls, self.output
+        if self.recording.status == "cancelled":
+            calls_now, output_now = _as_far_as(calls, calls_now), output_now[: len(output)]
+        found += _differing_calls(calls, calls_now)
+        if output != output_now:
+            found.append(f"output: recorded {output!r}; now {output_now!r}")
         return found
 
     def assert_same(self) -> None:
@@ -136,9 +141,10 @@ async def _play(recording: Recording, runtime: Runtime) -> Replay:
     answers = [event.answers for event in recording.log if isinstance(event, ActionsAnswered)]
     turn = Turn(recording.messages, _parameters(recording), stream=_is_streamed(recording.log))
     assembler, told = Assembler(), list[Event]()
+    until = _amount(recording.log) if recording.status == "cancelled" else None  # its agent might go on for long
     try:
         while True:
-            paused = await _play_until_paused(runtime, turn, assembler, told)
+            paused = await _play_until_paused(runtime, turn, assembler, told, until)
             if paused is None or not answers:
                 return Replay(recording, told)
             continuation = Continuation(paused.state, _for(paused, answers.pop(0)))
@@ -149,14 +155,34 @@ async def _play(recording: Recording, runtime: Runtime) -> Replay:
         return Replay(recording, told, f"{type(error).__name__}: {said}")
 
 
-async def _play_until_paused(runtime: Runtime, turn: Turn, assembler: Assembler, told: list[Event]) -> Paused | None:
+async def _play_until_paused(
+    runtime: Runtime, turn: Turn, assembler: Assembler, told: list[Event], until: Counter[str] | None
+) -> Paused | None:
+    """What is asked of people, if anything is. It ends early where as much has been told as `until` says."""
+    done = _amount(told)
+    if until is not None and done >= until:
+        return None
     async for event in runtime.run(turn, new_context()):
         seen = TextDelta(event) if isinstance(event, str) else event
         if isinstance(seen, Paused):
             return seen
         assembler.feed(seen)
         told.append(seen)
+        done += _amount((seen,))
+        if until is not None and done >= until:
+            return None
     return None
+
+
+def _amount(log: Iterable[Event]) -> Counter[str]:
+    """How much was said, and how often tools were called and returned."""
+    amount: Counter[str] = Counter()
+    for event in log:
+        if isinstance(event, TextDelta) and event.content != PARAGRAPH:
+            amount["text"] += len(event.content)
+        elif isinstance(event, ToolCalled | ToolReturned):
+            amount[type(event).__name__] += 1
+    return amount
 
 
 def _for(paused: Paused, answers: Sequence[Answer]) -> tuple[Answer, ...]:
@@ -165,8 +191,11 @@ def _for(paused: Paused, answers: Sequence[Answer]) -> tuple[Answer, ...]:
 
 
 def _parameters(recording: Recording) -> Parameters:
-    """Those that were recorded, with a tool for each that the client had offered and the agent called."""
-    known = {name: _frozen(value) for name, value in (recording.raw["parameters"] or {}).items()}
+    """Those that were recorded, with a tool for each that the client had offered and the agent called.
+
+    The model that a client named is left out: the recorded one answers.
+    """
+    known = {name: _frozen(value) for name, value in (recording.raw["parameters"] or {}).items() if name != "model"}
     parameters = Parameters(**known)
     if parameters.tools:
         return parameters
@@ -207,6 +236,14 @@ def _outcome(returned: ToolReturned | None) -> Any:
         return _UNANSWERED
     told = {"error": returned.error} if returned.error is not None else returned.result
     return redacted(json.loads(_json(told)))
+
+
+def _as_far_as(before: Sequence[CallSeen], now: Sequence[CallSeen]) -> list[CallSeen]:
+    """As many calls as were made before a run was cancelled, of which the last may have come to nothing yet."""
+    return [
+        replace(one, outcome=_UNANSWERED) if was.outcome == _UNANSWERED else one
+        for was, one in zip(before, now, strict=False)
+    ]
 
 
 def _differing_calls(before: Sequence[CallSeen], now: Sequence[CallSeen]) -> list[str]:

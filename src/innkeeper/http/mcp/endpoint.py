@@ -12,6 +12,7 @@ import importlib
 import json
 import logging
 import secrets
+from dataclasses import replace
 from typing import Any
 
 from fastapi import Request
@@ -26,8 +27,8 @@ from innkeeper.core.errors import (
     Unparsable,
     UnsupportedMediaType,
 )
-from innkeeper.core.identity import Caller
-from innkeeper.core.runs import RunStatus
+from innkeeper.core.identity import Caller, Role
+from innkeeper.core.runs import Run, RunStatus
 from innkeeper.http.bodies import parse_json, read_body, replayed
 from innkeeper.http.deps import MAX_PAGE, Services, caller_of, house_of
 from innkeeper.http.problems import problems
@@ -107,13 +108,24 @@ async def _cancel(services: Services, caller: Caller, request: Request, params: 
     session, called = request.headers.get(SESSION.decode()), params.get("requestId")
     if session is None or not _is_id(called):
         return
-    for status in (RunStatus.RUNNING, RunStatus.QUEUED):
-        runs, _ = await services.runs.page(caller, limit=MAX_PAGE, status=status)
+    own = replace(caller, role=Role.USER)  # an admin sees everybody's runs, and called only its own
+    for status in (RunStatus.QUEUED, RunStatus.RUNNING):  # in the order of a run's life, which goes on meanwhile
+        if (run := await _called(services, own, status, session, called)) is not None:
+            await services.runs.cancel(caller, run.id)
+            return
+
+
+async def _called(services: Services, caller: Caller, status: RunStatus, session: str, called: object) -> Run | None:
+    """The caller's run of this status that this client called so, however many others there are."""
+    after, has_more = None, True
+    while has_more:
+        runs, has_more = await services.runs.page(caller, limit=MAX_PAGE, after=after, status=status)
         for run in runs:
             asked = run.request or {}
             if asked.get("mcp_session") == session and asked.get("mcp_request") == called:
-                await services.runs.cancel(caller, run.id)
-                return
+                return run
+        after = runs[-1].id if runs else None
+    return None
 
 
 class _Exchange(Response):

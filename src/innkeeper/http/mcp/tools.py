@@ -72,8 +72,9 @@ _OUTPUT: dict[str, Any] = {
         "status": {"type": "string"},
         "usage": {"type": ["object", "null"]},
         "actions": {"type": "array", "items": {"type": "object"}},
+        "error": {"type": "object"},
     },
-    "required": ["output", "session_id", "run_id", "status", "usage"],
+    "required": ["status"],  # clients hold results with `isError` to it as well, and drop those that do not fit
 }
 
 
@@ -195,7 +196,7 @@ def _refused(error: dict[str, Any], told: dict[str, Any] | None = None) -> CallT
     text = f"{error['code']}: {error['message']}"
     return CallToolResult(
         content=[TextContent(type="text", text=text)],
-        structured_content={**(told or {}), "error": error},
+        structured_content={"status": "failed", **(told or {}), "error": error},
         is_error=True,
     )
 

@@ -16,6 +16,7 @@ from innkeeper.core.errors import (
     IdempotencyMismatch,
     Invalid,
     PayloadTooLarge,
+    PreconditionFailed,
     QuotaExceeded,
     RangeNotSatisfiable,
     StorageFull,
@@ -190,7 +191,7 @@ async def delete_file(file_id: str, caller: CallerDep, services: ServicesDep) ->
     "/{file_id}/content",
     response_class=Response,
     responses={
-        **problems(Unauthorized, Forbidden, FileMissing, RangeNotSatisfiable, StorageUnavailable),
+        **problems(Unauthorized, Forbidden, FileMissing, PreconditionFailed, RangeNotSatisfiable, StorageUnavailable),
         200: {"content": {"*/*": {}}, "description": "The contents, as an attachment."},
         206: {"content": {"*/*": {}}, "description": "The part that Range asked for."},
     },

@@ -7,7 +7,7 @@ OpenAI's servers would ignore it, and refused where the caller would be misled.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, field_validator
@@ -91,7 +91,7 @@ _EXTRAS = frozenset((
     "when_busy",
     "system_prompt",
 ))  # fmt: skip
-_PLAIN = frozenset({"model", "messages", "stream", "stream_options", "user", "store", "metadata", "session_id", "n"})
+_PLAIN = frozenset({"model", "messages", "stream", "stream_options", "user", "store", "metadata", "session_id"})
 
 
 def start_run(body: ChatCompletionRequest, endpoint: str, agent_name: str | None = None) -> StartRun:
@@ -100,15 +100,17 @@ def start_run(body: ChatCompletionRequest, endpoint: str, agent_name: str | None
     Raises: Invalid, Unsupported.
     """
     extras = _extras(body)
-    is_plain = body.model_fields_set <= _PLAIN and not extras.keys() - {"session_id"}
-    _refuse_misleading(body, extras)
+    is_plain = body.model_fields_set <= _PLAIN and extras.keys() <= _PLAIN
+    if not is_plain:
+        _refuse_misleading(body, extras)
     messages = tuple(message(raw, f"messages[{index}]") for index, raw in enumerate(body.messages))
     if body.system_prompt or extras.get("system_prompt"):
         prompt = body.system_prompt or str(extras["system_prompt"])
         messages = (Message("system", prompt), *messages)
-    _check_speaks(messages)
+    spoken = [said for said in messages if not said.is_instruction]
+    _check_speaks(spoken)
     when_busy = cast("WhenBusy", extras.get("when_busy") or "queue")
-    check_steers(when_busy, [said for said in messages if not said.is_instruction], "messages")
+    check_steers(when_busy, spoken, "messages")
     metadata = {name: value for name, value in body.metadata.items() if name not in _EXTRAS} if body.metadata else {}
     return StartRun(
         agent_name=agent_name if agent_name is not None else (body.model or None),
@@ -166,8 +168,7 @@ def _off(name: str) -> Forbidden:
     )
 
 
-def _check_speaks(messages: tuple[Message, ...]) -> None:
-    spoken = [said for said in messages if not said.is_instruction]
+def _check_speaks(spoken: Sequence[Message]) -> None:
     if not spoken:
         raise Invalid("messages: a user message is needed.", param="messages")
     last = spoken[-1]

@@ -23,6 +23,7 @@ from innkeeper.core.errors import (
     Unauthorized,
     Unsupported,
 )
+from innkeeper.core.messages import Message
 from innkeeper.core.sessions import Session, StoredMessage
 from innkeeper.core.times import unix_seconds
 from innkeeper.http.claims import REPLAYED, claim_of
@@ -82,7 +83,7 @@ async def create_conversation(
     body: CreateConversationRequest, request: Request, response: Response, caller: CallerDep, services: ServicesDep
 ) -> Conversation:
     """Make a conversation, which may begin with items."""
-    messages = read_input(body.items or [], {}, "items").messages
+    messages = _messages(body.items or [])
     claim = claim_of(request, request.scope["innkeeper.body"])
     session, is_repeated, _ = await services.sessions.create(
         caller, metadata=body.metadata, claim=claim, prefix="conv_", messages=messages
@@ -163,10 +164,10 @@ async def create_items(
 ) -> ItemList:
     """Add items at the end, without running anything."""
     session = await services.sessions.get(caller, conversation_id)
-    messages = read_input(body.items, {}, "items").messages
-    if not messages:
-        raise Invalid("items: none of them can be kept in a conversation.", param="items")
+    messages = _messages(body.items)
     claim = claim_of(request, request.scope["innkeeper.body"])
+    if not messages:
+        return ItemList.of([], has_more=False)
     stored, is_repeated = await services.sessions.append(caller, conversation_id, messages, claim=claim)
     if is_repeated:
         response.headers[REPLAYED] = "true"
@@ -199,6 +200,18 @@ async def delete_item(conversation_id: str, item_id: str, caller: CallerDep, ser
         " response with previous_response_id.",
         param="item_id",
     )
+
+
+def _messages(items: list[dict[str, Any]]) -> tuple[Message, ...]:
+    """What of the items is kept. Raises: Invalid."""
+    given = read_input(items, {}, "items")
+    if given.approvals:
+        raise Invalid(
+            "items: an approval decides nothing here; send it as the input of a response, with previous_response_id or"
+            " this conversation.",
+            param="items",
+        )
+    return given.messages
 
 
 def _mark(session: Session) -> str:

@@ -79,6 +79,7 @@ class ResponseEvents:
         self.usage: Usage | None = None
         self.error: RunError | None = None
         self.finish_reason: str | None = None
+        self.is_paused = False
         self._told: list[_Told] = []
         self._before: list[_Told] = []
         self._open: _Open | None = None
@@ -114,6 +115,7 @@ class ResponseEvents:
                 yield from self._pause(actions)
             case ActionsAnswered():
                 self._before, self._told, self._index = [*self._before, *self._told], [], 0
+                self.is_paused = False
                 yield from self._begin()
             case RunFailed(code, message):
                 self.error = RunError(code, message)
@@ -245,7 +247,7 @@ class ResponseEvents:
                 yield self._event(f"response.output_item.{verb}", output_index=self._index, item=item)
             self._index += 1
             self._told.append(_Told(item))
-        self.status = "completed"
+        self.status, self.is_paused = "completed", True
         yield self._snapshot("response.completed")
 
     def _end(self, end: RunEnded) -> Iterator[Json]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -44,14 +44,23 @@ class EventEncoder:
         self._events = ResponseEvents(run)
         self._after = after
         self._after_seq = after_seq
+        self._on_pause: Callable[[], None] | None = None
+
+    def end_at_pause(self, on_pause: Callable[[], None]) -> None:
+        """Tell nothing behind the next pause, at which `on_pause` is called."""
+        self._on_pause = on_pause
 
     def __call__(self, batch: list[Segment]) -> bytes:
-        frames: list[bytes] = []
+        return b"".join(frame(event) for event in self._told(batch))
+
+    def _told(self, batch: list[Segment]) -> Iterator[Mapping[str, Any]]:
         for segment in batch:
             is_skipped = segment.last_seq <= self._after_seq
-            frames += [
-                frame(event)
-                for event in self._events.read(segment)
-                if event["sequence_number"] > self._after and not is_skipped
-            ]
-        return b"".join(frames)
+            for event in self._events.read(segment):
+                if is_skipped:
+                    continue
+                if event["sequence_number"] > self._after:
+                    yield event
+                if self._on_pause is not None and self._events.is_paused:
+                    self._on_pause()
+                    return

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from innkeeper.core.events import json_bytes
 from innkeeper.core.runs import Run, RunError, RunStatus
 from innkeeper.core.times import unix_seconds
 from innkeeper.core.usage import Usage
@@ -64,6 +65,11 @@ def shown_usage(usage: Usage | None) -> Json | None:
     }
 
 
+def shown_metadata(metadata: Mapping[str, object]) -> Json:
+    """Text alone, as the type demands; what other surfaces were given in other forms is told as JSON."""
+    return {name: value if isinstance(value, str) else json_bytes(value).decode() for name, value in metadata.items()}
+
+
 def shown_error(error: RunError) -> Json:
     """The error in the words that the type allows; its message is safe to show."""
     code = "rate_limit_exceeded" if error.code == "RATE_LIMITED" else "server_error"
@@ -96,7 +102,7 @@ def response(
         "model": run.agent_name,
         "output": list(output),
         "usage": shown_usage(usage),
-        "metadata": dict(run.metadata),
+        "metadata": shown_metadata(run.metadata),
         "store": is_stored,
         **_wishes(asked),
     }

@@ -6,13 +6,14 @@ What a request refers to must be the caller's own: an earlier response, a conver
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from innkeeper.core.actions import Action, Answer
 from innkeeper.core.errors import (
     AgentNotFound,
+    InnkeeperError,
     Invalid,
     NoDefaultAgent,
     PreviousRunNotFound,
@@ -28,10 +29,12 @@ from innkeeper.http.bodies import parse_json
 from innkeeper.http.deps import Services
 from innkeeper.http.responses.items import Input, Item, read_input, references
 from innkeeper.http.responses.requests import InputRequest, ResponseRequest, check_request, run_id_of, start_run
+from innkeeper.http.responses.shown import asked_items
 from innkeeper.http.responses.wholes import response_of
 from innkeeper.services.pauses import ResumeRequest
 
 _LOOKED_BACK = 200
+_RUNS_LOOKED_BACK = 3
 _MAX_REFERENCES = 500
 
 
@@ -48,6 +51,16 @@ def refusals_by_our_names() -> Iterator[None]:
         raise
     except Unsupported as error:
         error.param = _OUR_NAMES.get(error.param or "", error.param)
+        raise
+
+
+@contextmanager
+def answers_by_our_names() -> Iterator[None]:
+    """What is refused as a run is to go on: its answers are the input of a request for a response."""
+    try:
+        yield
+    except InnkeeperError as error:
+        error.param = "input" if error.param == "answers" else error.param
         raise
 
 
@@ -68,15 +81,6 @@ async def prepare(
     """
     check_request(body)
     given = await read(services, caller, body)
-    if body.previous_response_id is not None and (given.approvals or given.unmatched):
-        previous = await find_previous(services, caller, body.previous_response_id, body.end_user)
-        if given.approvals or previous.status is RunStatus.REQUIRES_ACTION:
-            return Prepared(caller, await _answers(services, previous, given, bool(body.stream)))
-    if given.approvals:
-        raise Invalid(
-            "input: an approval answers the response that asked for it; name that as previous_response_id.",
-            param="previous_response_id",
-        )
     if (session_id := body.conversation_id) is not None:
         try:
             session = await services.sessions.get(caller, session_id, body.end_user)
@@ -84,6 +88,16 @@ async def prepare(
             error.param = "conversation"
             raise
         caller = caller.acting_for(session.owner)
+    if given.approvals or given.unmatched:
+        waiting = await _asking(services, caller, body, given)
+        if waiting is not None:
+            return Prepared(caller, await _answers(services, waiting, given, bool(body.stream)))
+    if given.approvals:
+        raise Invalid(
+            "input: an approval answers the response that asked for it; name that as previous_response_id, or its"
+            " conversation.",
+            param="input",
+        )
     if given.unmatched:
         _check_calls(given, before or await _said_before(services, caller, body))
     start = start_run(body, endpoint, (*before, *given.messages))
@@ -101,18 +115,64 @@ async def read(services: Services, caller: Caller, body: InputRequest) -> Input:
 
 async def find_previous(services: Services, caller: Caller, response_id: str, user: str | None = None) -> Run:
     """One of the caller's own, of this end `user` if one is named. Raises: PreviousRunNotFound, whatever the reason."""
+    run = await _own(services, caller, response_id, user)
+    if not is_kept(run):
+        raise _no_previous(response_id)
+    return run
+
+
+async def _own(services: Services, caller: Caller, response_id: str, user: str | None) -> Run:
+    """As `find_previous`, but also what is not stored and has not ended. Raises: PreviousRunNotFound."""
     try:
         run = await services.runs.get(caller, run_id_of(response_id))
     except RunNotFound:
         run = None
-    if run is None or run.owner != caller.owner or not is_kept(run) or user not in (None, run.user_id):
-        raise PreviousRunNotFound(f"Previous response {response_id!r} not found.", param="previous_response_id")
+    if run is None or run.owner != caller.owner or user not in (None, run.user_id):
+        raise _no_previous(response_id)
     return run
+
+
+def _no_previous(response_id: str) -> PreviousRunNotFound:
+    return PreviousRunNotFound(f"Previous response {response_id!r} not found.", param="previous_response_id")
 
 
 def is_kept(run: Run) -> bool:
     """Whether the run was to be recorded; the contents of others are gone once they have ended."""
     return (run.request or {}).get("store") is not False and bool(run.input)
+
+
+async def _asking(services: Services, caller: Caller, body: ResponseRequest, given: Input) -> Run | None:
+    """The run that asked for what the input decides: the one that is followed, or one of the conversation.
+
+    One that waits for people is found though it is not to be stored, as it could not be answered otherwise; and one
+    that has gone on since, as the request may be made again.
+    """
+    decided = {one.action_id for one in given.approvals} | {call_id for call_id, _ in given.unmatched}
+    if (named := body.previous_response_id) is None:
+        return await _asking_in(services, caller, body.conversation_id, decided)
+    previous = await _own(services, caller, named, body.end_user)
+    if previous.status is RunStatus.REQUIRES_ACTION:
+        return previous
+    if not is_kept(previous):
+        raise _no_previous(named)
+    return previous if given.approvals or await _has_asked(services, previous, decided) else None
+
+
+async def _asking_in(
+    services: Services, caller: Caller, session_id: str | None, decided: Collection[str]
+) -> Run | None:
+    if session_id is None:
+        return None
+    waiting, _ = await services.runs.page(caller, limit=1, session_id=session_id, status=RunStatus.REQUIRES_ACTION)
+    latest, _ = await services.runs.page(caller, limit=_RUNS_LOOKED_BACK, session_id=session_id)
+    for run in (*waiting, *latest):
+        if await _has_asked(services, run, decided):
+            return run
+    return None
+
+
+async def _has_asked(services: Services, run: Run, decided: Collection[str]) -> bool:
+    return any(one.action.id in decided for one in await services.runs.pauses.of_run(run.id))
 
 
 async def _history(services: Services, caller: Caller, body: ResponseRequest) -> Sequence[Message]:
@@ -141,7 +201,7 @@ def _check_calls(given: Input, before: Sequence[Message]) -> None:
 
 
 async def _referred(services: Services, caller: Caller, ids: Sequence[str], user: str | None) -> Mapping[str, Item]:
-    """The output items that a request refers to by their ids, which tell their runs."""
+    """The items that a request refers to by their ids, which tell the runs whose input or output they are."""
     if len(ids) > _MAX_REFERENCES:
         raise Invalid(f"input: at most {_MAX_REFERENCES} items can be referred to.", param="input")
     runs = {f"run_{parts[1]}" for one in ids if len(parts := one.split("_")) == 3 and not one.startswith("rs_")}
@@ -159,7 +219,7 @@ async def _items_of(services: Services, caller: Caller, run_id: str, user: str |
     if not is_kept(run) or user not in (None, run.user_id):
         return {}
     output = (await response_of(services, caller, run))["output"]
-    return {item["id"]: item for item in output}
+    return {item["id"]: item for item in (*asked_items(run), *output)}
 
 
 async def _answers(services: Services, run: Run, given: Input, stream: bool) -> ResumeRequest:

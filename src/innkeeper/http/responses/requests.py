@@ -194,6 +194,7 @@ def _parameters(body: ResponseRequest) -> Parameters:
 def _tools(tools: Items | None) -> tuple[Mapping[str, Any], ...]:
     """Function tools in the form of chat completions, which agents are given. Raises: Invalid."""
     found: list[Mapping[str, Any]] = []
+    seen: set[str] = set()
     for index, tool in enumerate(tools or ()):
         if tool.get("type") != "function":
             continue
@@ -202,6 +203,11 @@ def _tools(tools: Items | None) -> tuple[Mapping[str, Any], ...]:
             continue
         if not isinstance(tool.get("name"), str) or not tool["name"]:
             raise Invalid(f"tools[{index}].name: Field required", param=f"tools[{index}].name")
+        if tool["name"] in seen:
+            raise Invalid(f"tools[{index}].name: two tools are named {tool['name']!r}", param=f"tools[{index}].name")
+        if not isinstance(tool.get("parameters"), Mapping | None):
+            raise Invalid(f"tools[{index}].parameters: give a JSON schema", param=f"tools[{index}].parameters")
+        seen.add(tool["name"])
         names = ("name", "description", "parameters", "strict")
         function = {name: tool[name] for name in names if tool.get(name) is not None}
         found.append({"type": "function", "function": function})

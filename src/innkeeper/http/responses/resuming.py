@@ -10,24 +10,34 @@ from innkeeper.core.identity import Caller
 from innkeeper.core.runs import Run
 from innkeeper.http.answers import run_headers
 from innkeeper.http.deps import Services
-from innkeeper.http.responses.answering import stream_of, whole_of
+from innkeeper.http.responses.answering import stream_of, watched, whole_of
 from innkeeper.http.responses.frames import DONE, EventEncoder, data_of, frame
 from innkeeper.http.responses.objects import Json
-from innkeeper.http.responses.wholes import response_of
+from innkeeper.http.responses.preparing import answers_by_our_names
+from innkeeper.http.responses.wholes import response_of, told_at_once
 from innkeeper.http.turns import Answer, Turn, resume_turn
 from innkeeper.services.pauses import ResumeRequest
 
 
-async def answer_resumed(request: Request, caller: Caller, resume: ResumeRequest) -> Response:
-    """Tell what the run says from here on; or, where it waits for more decisions, that."""
-    turn = await resume_turn(request, caller, resume)
+async def answer_resumed(
+    request: Request, caller: Caller, resume: ResumeRequest, *, in_background: bool = False
+) -> Response:
+    """Tell what the run says from here on; or, where it waits for more decisions, that.
+
+    `in_background`, the run goes on whether or not anybody waits for it, and who does not stream is told that it does.
+    """
+    with answers_by_our_names():
+        turn = await resume_turn(request, caller, resume)
     started = turn.started
     assert started is not None, "the turn has been resumed"
     if started.tail is None:
         return await _still_waiting(turn, caller, resume.stream)
     if resume.stream:
         encode = EventEncoder(started.run, after_seq=started.after)
-        return stream_of(request, caller, turn.services.runs.watch(turn.tail), started.run, encode, turn)
+        return stream_of(request, caller, watched(turn), started.run, encode, turn)
+    if in_background:
+        run = await turn.services.runs.get(caller, started.run.id)
+        return Answer(turn, data_of(await response_of(turn.services, caller, run)), headers=run_headers(turn))
     return await whole_of(request, turn)
 
 
@@ -46,8 +56,7 @@ async def _still_waiting(turn: Turn, caller: Caller, streams: bool) -> Response:
     shown = await still_asked(turn.services, caller, run)
     if not streams:
         return Answer(turn, data_of(shown), headers=run_headers(turn))
-    kinds = ("response.created", "response.completed")
-    told = [{"type": kind, "sequence_number": number, "response": shown} for number, kind in enumerate(kinds)]
-    response = Response(b"".join(map(frame, told)) + DONE, headers=run_headers(turn), media_type="text/event-stream")
+    body = b"".join(map(frame, told_at_once(shown))) + DONE
+    response = Response(body, headers=run_headers(turn), media_type="text/event-stream")
     turn.response = response
     return response

@@ -42,7 +42,7 @@ from innkeeper.http.responses.objects import Json, ResponseObject, shown_usage
 from innkeeper.http.responses.preparing import find_previous, is_kept, prepare, read, refusals_by_our_names
 from innkeeper.http.responses.requests import InputRequest, ResponseRequest, run_id_of
 from innkeeper.http.responses.resuming import answer_resumed
-from innkeeper.http.responses.shown import items_of
+from innkeeper.http.responses.shown import asked_items
 from innkeeper.http.responses.wholes import response_of
 from innkeeper.http.routes import needs, surface
 from innkeeper.http.turns import Answer, Turn, open_turn
@@ -64,7 +64,7 @@ async def create_response(body: ResponseRequest, request: Request) -> Response:
     services, caller = await house_of(request).ready(), caller_of(request)
     prepared = await prepare(services, caller, body, request.scope["path"])
     if not isinstance(prepared.what, StartRun):
-        return await answer_resumed(request, caller, prepared.what)
+        return await answer_resumed(request, prepared.caller, prepared.what, in_background=bool(body.background))
     with refusals_by_our_names():
         turn = await open_turn(request, prepared.caller, prepared.what)
     if turn.started is not None and turn.started.tail is None:
@@ -158,13 +158,7 @@ async def list_input_items(
 ) -> ItemList:
     """What this response was asked, as items; not what it followed."""
     run = await _find(services, caller, response_id)
-    place = run.id.removeprefix("run_")
-    items = [
-        item
-        for at, said in enumerate(run.input)
-        for item in items_of(said, lambda prefix, part, at=at: f"{prefix}_{place}_i{at}p{part}")  # type: ignore[misc]
-    ]
-    return listed(items, limit, order, after)
+    return listed(asked_items(run), limit, order, after)
 
 
 class Compaction(BaseModel):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from innkeeper.core.messages import Message
+from innkeeper.core.runs import Run
 
 Json = dict[str, Any]
 
@@ -23,6 +24,16 @@ def items_of(message: Message, id_of: Callable[[str, int], str]) -> list[Json]:
         call: Json = {"id": id_of("fc", part), "type": "function_call", "status": "completed"}
         found.append({**call, "call_id": use.id, "name": use.name, "arguments": use.arguments})
     return found
+
+
+def asked_items(run: Run) -> list[Json]:
+    """What a response was asked, as items, oldest first."""
+    place = run.id.removeprefix("run_")
+    return [
+        item
+        for at, said in enumerate(run.input)
+        for item in items_of(said, lambda prefix, part, at=at: f"{prefix}_{place}_i{at}p{part}")  # type: ignore[misc]
+    ]
 
 
 def _said(message: Message, item_id: str) -> Json:
@@ -62,8 +73,18 @@ def _input_part(part: Mapping[str, Any]) -> Json:
             return {"type": "input_image", "image_url": image.get("url"), "detail": image.get("detail") or "auto"}
         case "input_image":
             return {"detail": "auto", **part}
+        case "input_audio":
+            return _audio(part.get("input_audio"))
         case "file":
             file = part.get("file")
             return {"type": "input_file", **(file if isinstance(file, Mapping) else {})}
         case _:
             return dict(part)
+
+
+def _audio(given: object) -> Json:
+    """Recorded speech as a file, as no item of a conversation is audio."""
+    audio: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
+    kind = audio.get("format") or "wav"
+    data = f"data:audio/{kind};base64,{audio.get('data', '')}"
+    return {"type": "input_file", "filename": f"audio.{kind}", "file_data": data}

@@ -34,15 +34,24 @@ from innkeeper.http.bodies import check, parse_json
 from innkeeper.http.deps import House, Services, house_of
 from innkeeper.http.environments import context_for
 from innkeeper.http.problems import classified
+from innkeeper.http.responses.answering import watched
 from innkeeper.http.responses.events import ResponseEvents
 from innkeeper.http.responses.frames import data_of
 from innkeeper.http.responses.items import read_input
 from innkeeper.http.responses.memories import Memory
 from innkeeper.http.responses.objects import Json, response, response_id
-from innkeeper.http.responses.preparing import find_previous, prepare, read, refusals_by_our_names
+from innkeeper.http.responses.preparing import (
+    answers_by_our_names,
+    find_previous,
+    is_kept,
+    prepare,
+    read,
+    refusals_by_our_names,
+)
 from innkeeper.http.responses.requests import ResponseRequest, check_request, echoed
 from innkeeper.http.responses.resuming import still_asked
 from innkeeper.http.responses.routes import router
+from innkeeper.http.responses.wholes import told_at_once
 from innkeeper.http.traceparents import parent_of
 from innkeeper.http.turns import Turn
 from innkeeper.services.readings import RunReading
@@ -189,18 +198,24 @@ class Connection:
             with refusals_by_our_names():
                 await turn.start(prepared.caller, what)
             events = await self._send_events(turn, 0, stream_id)
-            if not what.recorded and events is not None:
+            if not what.recorded:
                 self._remember(events, what.messages, body.end_user)
             return
-        started = await turn.resume(self._caller, what)
+        with answers_by_our_names():
+            started = await turn.resume(prepared.caller, what)
         if started.tail is not None:
-            await self._send_events(turn, started.after, stream_id)
+            events = await self._send_events(turn, started.after, stream_id)
+            if not is_kept(started.run):
+                self._remember(events, started.run.input, body.end_user)
             return
-        run = await self._services.runs.get(self._caller, started.run.id)
-        await self._send_whole(await still_asked(self._services, self._caller, run), stream_id)
+        run = await self._services.runs.get(prepared.caller, started.run.id)
+        await self._send_whole(await still_asked(self._services, prepared.caller, run), stream_id)
 
-    def _remember(self, events: ResponseEvents, messages: Sequence[Message], user: str | None) -> None:
-        said = read_input(events.response()["output"], {}).messages
+    def _remember(self, events: ResponseEvents | None, messages: Sequence[Message], user: str | None) -> None:
+        """What has ended can be followed; what waits for people is answered where it is kept meanwhile."""
+        if events is None or events.is_paused:
+            return
+        said = read_input(events.response(is_whole=True)["output"], {}).messages
         self._memory.keep(response_id(events.run), (*messages, *said), user)
 
     async def _warm_up(self, body: ResponseRequest, stream_id: str | None) -> None:
@@ -219,7 +234,7 @@ class Connection:
     async def _send_events(self, turn: Turn, after_seq: int, stream_id: str | None) -> ResponseEvents | None:
         """All events that the run's log stands for beyond `after_seq`; `None` if the reader has gone first."""
         run = turn.tail.run
-        reading = self._reading = turn.services.runs.watch(turn.tail)
+        reading = self._reading = watched(turn)
         events = ResponseEvents(run)
         if self._is_gone or self._refusal is not None:
             reading.close()
@@ -236,9 +251,8 @@ class Connection:
 
     async def _send_whole(self, shown: Json, stream_id: str | None) -> None:
         """A response about which nothing more is to be told."""
-        begun = {**shown, "status": "in_progress", "output": []}
-        for number, (kind, told) in enumerate((("created", begun), ("in_progress", begun), ("completed", shown))):
-            await self._send({"type": f"response.{kind}", "sequence_number": number, "response": told}, stream_id)
+        for event in told_at_once(shown):
+            await self._send(event, stream_id)
 
     async def _send(self, event: Mapping[str, Any], stream_id: str | None) -> None:
         told = event if stream_id is None else {**event, "stream_id": stream_id}

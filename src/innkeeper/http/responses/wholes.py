@@ -10,15 +10,21 @@ from innkeeper.http.responses.events import ResponseEvents
 from innkeeper.http.responses.objects import STATUSES, Json, response
 from innkeeper.services.readings import RunReading
 
+_MOVES = ("added", "done")
 
-async def folded(reading: RunReading, run: Run) -> ResponseEvents:
-    """What the log comes to, once it is read to its end, or until the reading is closed."""
+
+async def folded(reading: RunReading, run: Run, *, paused_beyond: int | None = None) -> ResponseEvents:
+    """What the log comes to, once it is read to its end, or until the reading is closed.
+
+    Or to the first pause that is `paused_beyond` this place of the log.
+    """
     events = ResponseEvents(run)
     try:
         while (batch := await reading.next()) is not None:
             for segment in batch:
                 for _ in events.read(segment):
-                    pass
+                    if paused_beyond is not None and events.is_paused and segment.last_seq > paused_beyond:
+                        return events
     finally:
         reading.close()
     return events
@@ -30,6 +36,16 @@ async def response_of(services: Services, caller: Caller, run: Run) -> Json:
         return response(run, STATUSES[run.status])
     events = await folded(await services.runs.follow(caller, run.id), run)
     return events.response(completed_at=completed_at(run), is_whole=True)
+
+
+def told_at_once(shown: Json) -> list[Json]:
+    """The events of a response about which nothing more is to be told, which have no place in its run's log."""
+    begun = {**shown, "status": "in_progress", "output": []}
+    events: list[Json] = [{"type": f"response.{kind}", "response": begun} for kind in ("created", "in_progress")]
+    for index, item in enumerate(shown["output"]):
+        events += ({"type": f"response.output_item.{kind}", "output_index": index, "item": item} for kind in _MOVES)
+    events.append({"type": "response.completed", "response": shown})
+    return [{**event, "sequence_number": number} for number, event in enumerate(events)]
 
 
 def completed_at(run: Run) -> int | None:

@@ -105,8 +105,8 @@ PROGRAMS: dict[type[changes.Change], Callable[[Any, changes.Fence | None], Progr
     administration.ForgetUser: erasures.forget_user,
 }
 
-_CHECK_BY_THEMSELVES = (
-    changes.AppendEvents | changes.EndRun | changes.DeliverInjections | changes.ReleaseRun | action_changes.PauseRun
+_CHECK_BY_THEMSELVES = frozenset(
+    {changes.AppendEvents, changes.EndRun, changes.DeliverInjections, changes.ReleaseRun, action_changes.PauseRun}
 )
 
 
@@ -115,10 +115,13 @@ def call(batch: Sequence[changes.Change], fence: changes.Fence | None) -> Progra
 
     What a claim finds to have been made before is not made again: then every outcome says so.
     """
-    if fence is not None and not _checks_by_itself(batch):
+    is_one = len(batch) == 1
+    if fence is not None and not (is_one and type(batch[0]) in _CHECK_BY_THEMSELVES):
         rows = yield logs.holds(fence)
         if not rows:
             return (Stale(),) * len(batch)
+    if is_one:
+        return ((yield from PROGRAMS[type(batch[0])](batch[0], fence)),)
     outcomes: list[Outcome] = []
     for change in batch:
         if isinstance(change, administration.WriteAudit) and outcomes and isinstance(outcomes[-1], Missing):
@@ -129,7 +132,3 @@ def call(batch: Sequence[changes.Change], fence: changes.Fence | None) -> Progra
             return (outcome,) * len(batch)
         outcomes.append(outcome)
     return tuple(outcomes)
-
-
-def _checks_by_itself(batch: Sequence[changes.Change]) -> bool:
-    return len(batch) == 1 and isinstance(batch[0], _CHECK_BY_THEMSELVES)

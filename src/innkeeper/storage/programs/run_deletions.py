@@ -36,6 +36,7 @@ _BLANK = Statement(
         opening=null(),
         closing=null(),
         request=null(),
+        plan=null(),
     )
 )
 _DELETE_LOG = Statement(delete(schema.segments).where(schema.segments.c.run_id == bindparam("by_id")))

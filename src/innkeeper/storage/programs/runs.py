@@ -131,6 +131,7 @@ _BLANK = Statement(
         opening=null(),
         closing=null(),
         request=null(),
+        plan=null(),
     )
 )
 _OWNER_OF = Statement(

@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, func, insert, literal_column, select, update
 from innkeeper.core.session_events import RUN_ENDED, RUN_RESUMED, RUN_STARTED, Note, SessionEvent, note_of
 from innkeeper.core.times import Instant
 from innkeeper.storage import schema
-from innkeeper.storage.records import json_text
+from innkeeper.storage.records import dumps, json_text
 from innkeeper.storage.statements import Program, Query, Statement
 
 _table, _sessions = schema.session_events, schema.sessions
@@ -35,6 +35,8 @@ _LOCK = Statement(
     .with_for_update(),
     returns=True,
 )
+_WORDED_HERE = frozenset({RUN_STARTED, RUN_RESUMED, RUN_ENDED})
+"""Events whose data holds nothing but what this server words: text and small numbers, which need no care."""
 _MOVE = Statement(
     update(_sessions)
     .where(_sessions.c.key == bindparam("by_key"))
@@ -57,12 +59,18 @@ def log(cell: dict[str, Any], notes: Iterable[Note]) -> Program:
                 "sequence": cell["sequence"],
                 "event_type": note.event_type,
                 "run_id": note.run_id,
-                "data": json_text(note.data) if note.data else "{}",
+                "data": _data_text(note),
                 "metadata": json_text(note.metadata) if note.metadata else "{}",
                 "source": note.source,
                 "created_at": cell["last_event_at"],
             },
         )
+
+
+def _data_text(note: Note) -> str:
+    if note.event_type in _WORDED_HERE:
+        return dumps(note.data)
+    return json_text(note.data) if note.data else "{}"
 
 
 def lock(session_key: str) -> Program:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, delete, insert, literal_column, select, update
+from sqlalchemy import Integer, bindparam, case, delete, func, insert, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from innkeeper.core.changes import Fence
@@ -35,6 +35,17 @@ _VERSIONS = Statement(
     returns=True,
 )
 _PATHS = Statement(select(_table.c.path).where(_here, _is_current), returns=True)
+_is_below = func.substr(_table.c.path, literal_column("1"), bindparam("length", type_=Integer)) == bindparam("below")
+_AROUND = Statement(
+    select(func.count(), func.max(case((_is_below, literal_column("1")), else_=literal_column("0")))).where(
+        _here, _is_current
+    ),
+    returns=True,
+)
+"""How many files there are, and whether one is in a folder; not as a range, which would be the collation's."""
+_IS_FILE = Statement(select(_table.c.path).where(_at, _is_current), returns=True)
+_FEW = 16
+"""As many questions are asked of a workspace rather than all of its paths read."""
 _INSERT = Statement(insert(_table))
 _SUPERSEDE = Statement(update(_table).where(_at, _is_current).values(is_current=literal_column("0")))
 _THROW_AWAY = Statement(insert(schema.rubbish))
@@ -77,7 +88,10 @@ def change(change: ChangeWorkspace, fence: Fence | None) -> Program:
         return Missing()
     for write in change.writes:
         _check(write, known[write.path])
-    if any(not known[write.path] for write in change.writes):
+    new = [write.path for write in change.writes if not known[write.path]]
+    if len(new) == 1 and len(change.writes) == 1 and not removals and new[0].count("/") < _FEW:
+        yield from _check_path(new[0], change)
+    elif new:
         rows = yield Query(_PATHS, {"by_kind": place.kind, "by_place": place.key})
         _check_paths({path for (path,) in rows}, change, {one.path for one in removals})
     return (yield from _apply(change, known, removals))
@@ -135,14 +149,35 @@ def _changed(path: str) -> PreconditionFailed:
     return PreconditionFailed(f"The file {path!r} is not what it was. Read it again.", param="If-Match")
 
 
+def _check_path(path: str, change: ChangeWorkspace) -> Program:
+    """The same as `_check_paths`, for one new path: what is there already has been checked."""
+    place, below = change.place, f"{path}/"
+    values = {"by_kind": place.kind, "by_place": place.key, "below": below, "length": len(below)}
+    ((count, has_below),) = yield Query(_AROUND, values)
+    _check_count(count + 1, count, change.max_files)
+    for folder in _folders(path):
+        if (yield Query(_IS_FILE, _where(place, folder))):
+            raise _both(folder)
+    if has_below:
+        raise _both(path)
+
+
 def _check_paths(paths: set[str], change: ChangeWorkspace, going: set[str]) -> None:
     """See that there are not too many files, and that nothing is a file and a folder at once."""
     after = (paths - going) | {write.path for write in change.writes}
-    if len(after) > change.max_files and len(after) > len(paths):
-        raise Invalid(f"path: a workspace may have {change.max_files} files; delete some.", param="path")
+    _check_count(len(after), len(paths), change.max_files)
     folders = {folder for path in after for folder in _folders(path)}
     if both := after & folders:
-        raise Invalid(f"path: {min(both)!r} would be a file and a folder.", param="path")
+        raise _both(min(both))
+
+
+def _check_count(after: int, before: int, most: int) -> None:
+    if after > most and after > before:
+        raise Invalid(f"path: a workspace may have {most} files; delete some.", param="path")
+
+
+def _both(path: str) -> Invalid:
+    return Invalid(f"path: {path!r} would be a file and a folder.", param="path")
 
 
 def _folders(path: str) -> Iterator[str]:

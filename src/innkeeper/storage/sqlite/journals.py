@@ -22,6 +22,7 @@ from innkeeper.core.changes import AcceptRun, AppendEvents, AppendMessages, Chan
 from innkeeper.core.control_changes import AcceptCommands, KeepLogs
 from innkeeper.core.errors import InnkeeperError, StorageUnavailable
 from innkeeper.core.file_changes import ChangeWorkspace
+from innkeeper.core.messages import Message
 from innkeeper.core.outcomes import Outcome
 from innkeeper.storage.programs import call
 from innkeeper.storage.sqlite.files import is_locked, storage_error
@@ -93,7 +94,7 @@ class SqliteJournal:
             else:
                 self._idle.set()
             return
-        if sum(map(_weight, batch)) > LARGE_BATCH:
+        if _weight(batch) > LARGE_BATCH:
             self._submit(loop, batch, lambda: self._transact(batch), waited)
             return
         try:
@@ -215,27 +216,52 @@ class SqliteJournal:
         self._connection.close()
 
 
-def _weight(entry: _Entry) -> int:
-    """Roughly the bytes that an entry writes."""
-    return sum(_weight_of(change) for change in entry.changes)
+def _weight(batch: Sequence[_Entry]) -> int:
+    """Roughly the bytes that a batch writes."""
+    total = 0
+    for entry in batch:
+        for change in entry.changes:
+            weigh = _WEIGHTS.get(type(change))
+            if weigh is not None:
+                total += weigh(change)
+    return total
 
 
-def _weight_of(change: Change) -> int:
-    if isinstance(change, AppendEvents | EndRun):
-        return len(change.segment.data)
-    if isinstance(change, AcceptRun):
-        transcript = change.transcript
-        return sum(len(message.content or "") for message in (*transcript.before, *transcript.new))
-    if isinstance(change, KeepLogs):
-        return sum(len(record.message) + _ROW for record in change.records)
-    if isinstance(change, AppendMessages):
-        return sum(len(message.content or "") for message in change.messages)
-    if isinstance(change, AcceptCommands):
-        return len(change.commands) * 2 * _ROW
-    if isinstance(change, ChangeWorkspace):
-        return (len(change.writes) + len(change.removals)) * 4 * _ROW
-    if isinstance(change, DeriveChatLogs | ForgetChatLogs):
-        return change.limit * _ROW
-    if isinstance(change, DeleteSession | ForgetUser):
-        return LARGE_BATCH + 1  # nobody knows how long its log is
-    return 0
+def _segment_weight(change: AppendEvents | EndRun) -> int:
+    return len(change.segment.data)
+
+
+def _accept_weight(change: AcceptRun) -> int:
+    transcript = change.transcript
+    return _messages_weight(transcript.new) + _messages_weight(transcript.before)
+
+
+def _messages_weight(messages: Sequence[Message]) -> int:
+    total = 0
+    for message in messages:
+        total += len(message.content or "")
+    return total
+
+
+def _limit_weight(change: DeriveChatLogs | ForgetChatLogs) -> int:
+    return change.limit * _ROW
+
+
+def _unknown_weight(change: DeleteSession | ForgetUser) -> int:
+    return LARGE_BATCH + 1  # nobody knows how long its log is
+
+
+_WEIGHTS: dict[type[Change], Callable[[Any], int]] = {
+    AppendEvents: _segment_weight,
+    EndRun: _segment_weight,
+    AcceptRun: _accept_weight,
+    KeepLogs: lambda change: sum(len(record.message) + _ROW for record in change.records),
+    AppendMessages: lambda change: _messages_weight(change.messages),
+    AcceptCommands: lambda change: len(change.commands) * 2 * _ROW,
+    ChangeWorkspace: lambda change: (len(change.writes) + len(change.removals)) * 4 * _ROW,
+    DeriveChatLogs: _limit_weight,
+    ForgetChatLogs: _limit_weight,
+    DeleteSession: _unknown_weight,
+    ForgetUser: _unknown_weight,
+}
+"""Roughly the bytes that a change writes; others write little."""
