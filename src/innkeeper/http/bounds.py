@@ -8,16 +8,14 @@ say so in the scope; under other servers `timed` and `counted` do what can be do
 from __future__ import annotations
 
 import asyncio
-import types
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from innkeeper.core.errors import AddressTooLong, HeadersTooLarge, RequestTooSlow, Unparsable
+from innkeeper.http.patience import within
 
 GUARDED = "innkeeper.is_guarded"
 """The key in the scope of a connection that keeps its client within the bounds by itself."""
@@ -107,7 +105,7 @@ def timed(bounds: Bounds, scope: Scope, receive: Receive, send: Send) -> tuple[R
         if not owes:
             return await receive()
         try:
-            message: Message = await _within(bounds.slow_seconds, receive())
+            message: Message = await within(bounds.slow_seconds, receive())
         except TimeoutError:
             raise RequestTooSlow("The body did not arrive in time.") from None
         owes = message.get("more_body", False)
@@ -140,41 +138,8 @@ def flood_reason(bounds: Bounds) -> str:
 def _sent_in_time(bounds: Bounds, send: Send) -> Send:
     async def send_in_time(message: Message) -> None:
         try:
-            await _within(bounds.stalled_seconds, send(message))
+            await within(bounds.stalled_seconds, send(message))
         except TimeoutError:
             raise ClientDisconnect from None
 
     return send_in_time
-
-
-async def _within(seconds: float, work: Awaitable[Any]) -> Any:
-    """What comes of `work`. What is done at once, as most is, needs no timer, which would cost more than it.
-
-    Raises: TimeoutError.
-    """
-    steps = work.__await__()
-    try:
-        first = next(steps)
-    except StopIteration as stop:
-        return stop.value
-    async with asyncio.timeout(seconds):
-        return await _rest(first, steps)
-
-
-@types.coroutine
-def _rest(asked: Any, steps: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-    """Go on with what has begun, and has `asked` for something to wait for."""
-    while True:
-        try:
-            told = yield asked
-        except GeneratorExit:
-            steps.close()
-            raise
-        except BaseException as error:  # noqa: BLE001 - it is for whoever is waited for
-            go_on = partial(steps.throw, error)
-        else:
-            go_on = partial(steps.send, told)
-        try:
-            asked = go_on()
-        except StopIteration as stop:
-            return stop.value
