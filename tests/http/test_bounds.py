@@ -74,12 +74,11 @@ def test_body_that_stops_coming_is_given_up(url: str) -> None:
 
 
 def test_websocket_on_which_too_much_is_said_is_closed(url: str) -> None:
-    with connect(f"ws{url[4:]}/ws/chat") as client:
-        with pytest.raises(ConnectionClosed) as closed:
-            for _ in range(20):  # of which the last may come too late
-                client.send('{"type": "cancel"}')
-            while True:
-                json.loads(client.recv(timeout=10))
+    with connect(f"ws{url[4:]}/ws/chat") as client, pytest.raises(ConnectionClosed) as closed:
+        for _ in range(20):  # of which the last may come too late
+            client.send('{"type": "cancel"}')
+        while True:
+            json.loads(client.recv(timeout=10))
     assert closed.value.rcvd is not None
     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4429, "More than 5 messages a second.")
 
