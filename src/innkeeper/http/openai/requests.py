@@ -164,7 +164,7 @@ def _refuse_misleading(body: ChatCompletionRequest, extras: Mapping[str, Any]) -
 
 def _off(name: str) -> Forbidden:
     return Forbidden(
-        f"{name}: servers and settings chosen by clients are off in this server's configuration.", param=name
+        f"{name}: clients may not choose servers and settings; an agent's own configuration names them.", param=name
     )
 
 
