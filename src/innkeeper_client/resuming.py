@@ -7,6 +7,7 @@ of a run makes it possible: it is read again from any place, and says the same.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
@@ -31,7 +32,7 @@ class Cut(Exception):
         self.error = error
 
 
-class Reading(Generic[T]):
+class Reading(ABC, Generic[T]):
     """One stream. Where `source` is set, there is a connection to be closed."""
 
     def __init__(self, asking: Asking) -> None:
@@ -40,13 +41,13 @@ class Reading(Generic[T]):
         self.is_over = False
         self._tried = 0
 
+    @abstractmethod
     def take(self, frame: Frame) -> Iterator[T]:
         """What a frame gives. Raises: Cut; ChatServerError that ends the stream."""
-        raise NotImplementedError
 
+    @abstractmethod
     def continuation(self) -> Request[Any] | None:
         """The request that goes on from here, if there is one."""
-        raise NotImplementedError
 
     def farewell(self) -> Request[Any] | None:
         """What to ask where this is closed before its end."""

@@ -254,3 +254,17 @@ async def test_on_a_websocket_what_is_not_stored_is_answered_while_it_waits_and_
             assert event.type == "response.completed" and event.response.id == waiting.id, event
         recalled = (await told("recalls", "And?", waiting.id)).response.output_text
         assert [one.strip() for one in recalled.split("|")] == ["a", "Done.", "And?"]
+
+
+def test_an_end_user_decides_nothing_in_the_conversation_of_another(asker: openai.OpenAI) -> None:
+    name = "both-call-it-so"
+    asked = {user: {"conversation": None, "session_id": name, "user": user} for user in ("ann", "bob")}
+    waiting = [
+        asker.post("/responses", body={"model": "careful", "input": "a", **one}, cast_to=dict) for one in asked.values()
+    ]
+    assert [one["output"][-1]["type"] for one in waiting] == ["mcp_approval_request"] * 2
+    with pytest.raises(openai.NotFoundError):
+        asker.responses.create(model="careful", input=decided(True, "a"), conversation=name, user="cyd")
+    for user, one in zip(asked, waiting, strict=True):
+        done = asker.responses.create(model="careful", input=decided(True, "a"), conversation=name, user=user)
+        assert done.id == one["id"], "each decides what was asked of them"

@@ -15,7 +15,8 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -141,16 +142,15 @@ def _serve_here(
     keeper: Keeper | None = None,
     prepare: Callable[[Kernel], None] = lambda kernel: None,
 ) -> NoReturn:
-    gc.disable()  # what is imported stays: nobody needs to look through it for rubbish, now or later
-    from innkeeper.apps.loading import kernel_of, load_app
-    from innkeeper.cli.servers import serve_app
+    with _uncollected():
+        from innkeeper.apps.loading import kernel_of, load_app
+        from innkeeper.cli.servers import serve_app
 
     successor = Restart(listener) if keeper is None else None
     ways = ways_of(keeper, successor)
     try:
-        app = load_app(sources, Path.cwd())
-        gc.freeze()
-        gc.enable()
+        with _uncollected():
+            app = load_app(sources, Path.cwd())
         kernel = kernel_of(app)
         if kernel is not None:
             prepare(kernel)
@@ -175,6 +175,17 @@ def _serve_here(
         crier.failed(error, debug=settings.debug)
         code = failures.FAILED
     leave(code, os._exit if successor is None else successor.depart)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """What is made here stays: nobody needs to look through it for rubbish, now or later."""
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
 
 
 def _screen(kernel: Kernel | None, settings: Settings, listener: socket.socket, seconds: float) -> Screen:

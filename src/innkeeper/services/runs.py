@@ -339,13 +339,14 @@ class Runs:
         limit: int,
         after: str | None = None,
         session_id: str | None = None,
+        user_id: str | None = None,
         agent_name: str | None = None,
         status: RunStatus | None = None,
     ) -> tuple[Sequence[Run], bool]:
-        """Newest first, and whether there are more."""
+        """Newest first, and whether there are more; `user_id` is whose the session is, where several call one so."""
         session_key = None
         if session_id is not None:
-            session = await self._sessions.find(caller, session_id)
+            session = await self._sessions.find(caller, session_id, user_id)
             if session is None:
                 return [], False
             session_key = session.key

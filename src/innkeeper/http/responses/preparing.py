@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from innkeeper.core.actions import Action, Answer
 from innkeeper.core.errors import (
@@ -149,7 +150,7 @@ async def _asking(services: Services, caller: Caller, body: ResponseRequest, giv
     """
     decided = {one.action_id for one in given.approvals} | {call_id for call_id, _ in given.unmatched}
     if (named := body.previous_response_id) is None:
-        return await _asking_in(services, caller, body.conversation_id, decided)
+        return await _asking_in(services, caller, body, decided)
     previous = await _own(services, caller, named, body.end_user)
     if previous.status is RunStatus.REQUIRES_ACTION:
         return previous
@@ -158,13 +159,12 @@ async def _asking(services: Services, caller: Caller, body: ResponseRequest, giv
     return previous if given.approvals or await _has_asked(services, previous, decided) else None
 
 
-async def _asking_in(
-    services: Services, caller: Caller, session_id: str | None, decided: Collection[str]
-) -> Run | None:
-    if session_id is None:
+async def _asking_in(services: Services, caller: Caller, body: ResponseRequest, decided: Collection[str]) -> Run | None:
+    if body.conversation_id is None:
         return None
-    waiting, _ = await services.runs.page(caller, limit=1, session_id=session_id, status=RunStatus.REQUIRES_ACTION)
-    latest, _ = await services.runs.page(caller, limit=_RUNS_LOOKED_BACK, session_id=session_id)
+    page = partial(services.runs.page, caller, session_id=body.conversation_id, user_id=body.end_user)
+    waiting, _ = await page(limit=1, status=RunStatus.REQUIRES_ACTION)
+    latest, _ = await page(limit=_RUNS_LOOKED_BACK)
     for run in (*waiting, *latest):
         if await _has_asked(services, run, decided):
             return run
