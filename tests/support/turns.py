@@ -125,6 +125,7 @@ def accept(
         created_at=session.created_at,
         input=sent,
         background=background,
+        recorded=recorded,
     )
     return AcceptRun(
         run=run,
@@ -133,7 +134,6 @@ def accept(
         first=Segment(1, 1, b'{"type":"run"}'),
         new_session=session,
         worker=worker,
-        recorded=recorded,
         names_session=session_id is not None,
         names_user=user_id is not None,
         when_busy=when_busy,

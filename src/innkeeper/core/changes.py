@@ -36,7 +36,7 @@ class AcceptRun:
 
     `run` is the run as it will be if it can start at once; where its session is busy it is stored queued,
     or refused when `when_busy` says so. `new_session` is used only if no session answers to its owner,
-    end user and id. A run that is not `recorded` gets a session of its own, whatever it names: it must
+    end user and id. One that is not `recorded` gets a session of its own, whatever it names: it must
     neither change nor end one that is kept. A run in the background is stored queued, with the `plan` by which
     any process can execute it. Injections that waited for this turn become its first messages. It becomes the last
     run of the engine `engine_id`, which must be one of that session: else `EngineNotFound`. What its `terms` ask for
@@ -50,7 +50,6 @@ class AcceptRun:
     first: Segment
     new_session: Session
     worker: str
-    recorded: bool = True
     names_session: bool = False
     names_user: bool = False
     when_busy: WhenBusy = "queue"

@@ -163,6 +163,7 @@ class RunError:
 class Run:
     """A run as it is stored. `session_id` is the client's id, `session_key` the internal one.
 
+    What is said in one that is not `recorded` is gone once it has ended.
     `pricing` is what its agent cost when it was accepted, and `reserved` what is set aside for it, in billionths of a
     credit; `None` where its caller has no balance.
     """
@@ -184,6 +185,7 @@ class Run:
     finish_reason: FinishReason | None = None
     steps: int = 0
     background: bool = False
+    recorded: bool = True
     attempt: int = 1
     last_seq: int = 0
     is_cancelling: bool = False

@@ -18,7 +18,7 @@ from innkeeper.core.errors import ShuttingDown
 from innkeeper.sandbox.frames import HEADER, decode, encode
 
 _MAX_FRAME = 64 * 1024 * 1024  # no honest child sends a tenth of it
-_PATIENCE = 1.0  # seconds for the output of a process that has ended
+_PATIENCE = 5.0  # seconds for the end of a process that was killed
 
 
 class ChildEnded(Exception):
@@ -78,12 +78,15 @@ class Child:
         self._input.close()
 
     async def ended(self) -> None:
-        await self._process.wait()
-        # Its output ends after it, and uvloop complains of a loop that is closed in between.
-        with contextlib.suppress(TimeoutError, OSError, RuntimeError):
+        """Return once it is dead, and nothing of it is left in this loop."""
+        # asyncio counts a process as ended once its output has been read to the end, which maybe nobody does now;
+        # and uvloop complains of a loop that is closed before.
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_PATIENCE):
-                while await self._output.read(64 * 1024):
-                    pass
+                with contextlib.suppress(OSError, RuntimeError):  # somebody else reads it yet
+                    while await self._output.read(64 * 1024):
+                        pass
+                await self._process.wait()
         await asyncio.sleep(0)
 
 

@@ -67,7 +67,7 @@ class LiveRun(Tail):
         on_disconnect: OnDisconnect = "continue",
         grace: float = 0.0,
     ) -> None:
-        """Its log so far is `first`, or, where it is taken up again, in the store and seen by `assembler`."""
+        """Its log ends with `first`; what was before, where it is taken up again, `assembler` has seen in the store."""
         super().__init__(run, after=run.last_seq)
         self.fence = fence
         self.context = context

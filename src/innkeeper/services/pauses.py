@@ -166,7 +166,15 @@ class Pauses:
     async def _go_on(self, resumed: Resumed, stream: bool, context: RunContext) -> LiveRun:
         run = resumed.run
         assembler = await self.recollections.of(run.id, context)
-        live = LiveRun(run, resumed.fence, context, self.journal, self.injections, assembler=assembler)
+        live = LiveRun(
+            run,
+            resumed.fence,
+            context,
+            self.journal,
+            self.injections,
+            first=resumed.segment,
+            assembler=assembler,
+        )
         live.has_begun = True
         self.executions.add(live)
         live.task = asyncio.create_task(self._execute(live, resumed, stream))

@@ -1,7 +1,8 @@
 """Tails: the newest part of a run's log in memory, for the readers in this process.
 
 A run that this process executes grows its own tail (`services.live`); that of any other run is kept by following
-the store (`services.following`). Readers do not know which.
+the store (`services.following`). Readers do not know which. The log of a run that is not recorded is gone with its end, so all of
+it that comes by is kept for those who still read then.
 Invariant: what is published is a suffix of the stored log.
 """
 
@@ -80,7 +81,7 @@ class Tail:
         self._published.append(segment)
         self.head = segment.last_seq
         self._kept += len(segment.data)
-        while self._kept > _KEPT_BYTES and len(self._published) > 1:
+        while self._kept > _KEPT_BYTES and self.run.recorded and len(self._published) > 1:
             self._kept -= len(self._published.popleft().data)
         self.wake()
 

@@ -125,6 +125,7 @@ def run_of(row: Row) -> Run:
         finish_reason=cell["finish_reason"],
         steps=cell["steps"],
         background=bool(cell["background"]),
+        recorded=bool(cell["recorded"]),
         attempt=cell["attempt"],
         last_seq=cell["last_seq"],
         is_cancelling=bool(cell["cancel_requested"]),

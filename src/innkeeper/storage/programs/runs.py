@@ -87,7 +87,7 @@ def accept(change: AcceptRun, fence: Fence | None) -> Program:
     if change.only_joins:
         return Missing()
     if cell is None:
-        cell = sessions.fresh(change.new_session, recorded=change.recorded)
+        cell = sessions.fresh(change.new_session, recorded=change.run.recorded)
     reserved = None
     if change.terms is not None:
         is_callers = cell["user_id"] == run.user_id
@@ -119,7 +119,7 @@ def accept(change: AcceptRun, fence: Fence | None) -> Program:
 
 def _named_session(change: AcceptRun) -> Program:
     """The cells of the session that the request names, itself or by a run of it; `None` if that is to be made."""
-    if not change.recorded:
+    if not change.run.recorded:
         return None
     if change.plan is not None and change.plan.follows is not None:
         return (yield from followed_runs.session_of(change, change.plan.follows))
@@ -228,6 +228,7 @@ def _placed(run: Run, cell: Mapping[str, Any], status: RunStatus, first: Segment
         input=run.input,
         metadata=run.metadata,
         background=run.background,
+        recorded=run.recorded,
         own_trace_id=run.own_trace_id,
         parent_span=run.parent_span,
         request=run.request,
@@ -254,7 +255,7 @@ def _run_cells(change: AcceptRun, cell: Mapping[str, Any], status: RunStatus, fi
         "attempt": run.attempt,
         "worker": NOBODY if run.background else change.worker,
         "epoch": 1,
-        "recorded": int(change.recorded),
+        "recorded": int(run.recorded),
         "input": messages_body(run.input),
         "output": None,
         "error": None,

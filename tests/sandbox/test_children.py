@@ -1,0 +1,28 @@
+"""The processes that sandboxes run code in: how they end, whatever they were doing."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from innkeeper.sandbox.children import Children
+
+FLOODS = """
+import os, sys
+for written in range(1000):
+    os.write(1, b"x" * 65536)
+    if written == 3:
+        open(sys.argv[1], "w").close()
+"""
+
+
+async def test_a_child_whose_output_nobody_reads_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    has_flooded = tmp_path / "flooded"  # by then more is on its way than asyncio takes ahead of a reader
+    children = Children([sys.executable, "-I", "-c", FLOODS, str(has_flooded)], 1)
+    async with children.one() as child:
+        while not has_flooded.exists():
+            await asyncio.sleep(0.01)
+        assert child.is_alive
+    await asyncio.wait_for(children.close(), 10)
+    assert not child.is_alive and children.pids == []
