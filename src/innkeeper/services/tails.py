@@ -1,8 +1,8 @@
 """Tails: the newest part of a run's log in memory, for the readers in this process.
 
 A run that this process executes grows its own tail (`services.live`); that of any other run is kept by following
-the store (`services.following`). Readers do not know which. The log of a run that is not recorded is gone with its end, so all of
-it that comes by is kept for those who still read then.
+the store (`services.following`). Readers do not know which. The log of a run that is not recorded is
+gone with its end, so all of it that comes by is kept for those who still read then.
 Invariant: what is published is a suffix of the stored log.
 """
 
