@@ -303,8 +303,8 @@ async def test_an_attack_ends_and_gives_nothing_away(sandbox: Sandbox, attack: A
     assert CANARY not in answer
     assert "/innkeeper/" not in answer
     assert secret.read_text() == CANARY
-    if attack.limit:  # on a busy machine time may come first
-        assert answer in (f"limit: {attack.limit}", "limit: cpu_seconds", "limit: wall_seconds")
+    if attack.limits:
+        assert answer in [f"limit: {one}" for one in attack.limits]
     assert await value_of(sandbox, "def f(a): return a + 1", 1) == 2
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import httpx2
+import pytest
 
 from tests.kill.conftest import Place
 from tests.support.servers import ServerFactory
@@ -16,6 +17,7 @@ register_agent("echo", lambda messages: "You said: " + messages[-1]["content"])
 ROUNDS = sized(20, 3)
 
 
+@pytest.mark.timeout(sized(600, 120))
 def test_every_run_that_was_answered_has_one_row_however_often_the_server_is_killed(
     innkeeper_server: ServerFactory, place: Place
 ) -> None:

@@ -24,6 +24,11 @@ class Attack:
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """Those that may end it: on a busy machine, time comes first."""
+        return () if self.limit is None else (self.limit, "cpu_seconds", "wall_seconds")
+
 
 def _attack(name: str, body: str, limit: str | None = None, *, head: str = "", is_async: bool = False) -> Attack:
     lines = "\n".join(f"    {line}" for line in dedent(body).strip().splitlines())

@@ -104,7 +104,7 @@ def test_no_hostile_tool_succeeds_and_nothing_leaks(coded: Coded, tmp_path: Path
         if answer.status_code not in (200, 422) or any(one in answer.text + events for one in secrets):
             wrong.append((attack.name, answer.status_code, answer.text[:500]))
         limit = answer.json().get("error", {}).get("details", {}).get("limit")
-        if attack.limit is not None and "echo" not in attack.source and limit not in (attack.limit, None):
+        if attack.limit is not None and "echo" not in attack.source and limit not in (*attack.limits, None):
             wrong.append((attack.name, attack.limit, limit))
         if attack.limit is not None and answer.status_code == 200:
             wrong.append((attack.name, "succeeded", answer.text[:500]))
