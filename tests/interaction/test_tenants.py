@@ -367,6 +367,7 @@ class Spy:
                 if place.name == "organization" and text == self.organization:
                     continue  # which is its own as well
                 self._compare(place, text, {})
+                self.victim.inn.seen.clear()  # else as many whole conversations are kept as there are turns in them
                 if place.where == "path" and operation.path.count("{") > 1:
                     self._compare(place, text, {name: values[0] for name, values in self.victim.ids.items()})
 
