@@ -165,13 +165,20 @@ def _changed(text: str, letters: str) -> str:
     )
 
 
-def shown(answer: httpx2.Response, text: str) -> tuple[int, Any]:
-    """What an answer tells; of an error all of it, but for what differs from one request to the next."""
+def shown(answer: httpx2.Response, *texts: str) -> tuple[int, Any]:
+    """What an answer tells; of an error all of it, but for what differs from one request to the next, as `texts` do."""
     if answer.is_success:
         return answer.status_code, None
     if "application/json" not in answer.headers.get("content-type", ""):
-        return answer.status_code, answer.text.replace(text, "…")
+        return answer.status_code, _without(answer.text, texts)
     told = answer.json()
     told.pop("timestamp", None)
     told.pop("request_id", None)
-    return answer.status_code, str(told).replace(text, "…")
+    return answer.status_code, _without(str(told), texts)
+
+
+def _without(told: str, texts: Sequence[str]) -> str:
+    """Where they stand by themselves: a name may be a part of a word, too."""
+    for text in texts:
+        told = re.sub(rf"(?<![A-Za-z]){re.escape(text)}(?![A-Za-z])", "…", told)
+    return told
