@@ -7,17 +7,37 @@ its tests on your machine and fails them where `CI` is set.
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import AsyncIterator, Iterator
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+import httpcore2
 import pytest
 
 from innkeeper.core.errors import SetupError
 from innkeeper.runtimes import weights
 from tests.support.servers import ServerFactory
 from tests.support.services import ServiceMissing, running_postgres, running_redis
+
+
+@pytest.fixture(scope="session", autouse=True)
+def certificates() -> Iterator[None]:
+    """Those that this machine trusts are read once: every client of a test would take a fiftieth of a second for it."""
+
+    @cache
+    def made(is_trusted: bool, *_: str | None) -> ssl.SSLContext:
+        return load(_trust_env=is_trusted)
+
+    def default_ssl_context(*, _trust_env: bool = True) -> ssl.SSLContext:
+        return made(_trust_env, os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+    load = httpcore2.default_ssl_context
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(httpcore2, "default_ssl_context", default_ssl_context)
+        yield
 
 
 def _unavailable(missing: ServiceMissing) -> None:

@@ -17,6 +17,8 @@ from innkeeper.yaml_keys import YAML_KEYS
 SET, UNSET = "set", "unset"
 SECRETS = frozenset(name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation))
 """The settings that nobody is shown."""
+_ADDRESSES = frozenset({"database_url", "redis_url"})
+"""Those of them that lead somewhere; others may look as if they did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ def _shown(settings: Settings, name: str, shows_places: bool) -> Any:
     value = getattr(settings, name)
     if name in SECRETS:
         text = "" if value is None else value.get_secret_value()
-        if shows_places and "://" in text:
+        if shows_places and name in _ADDRESSES and "://" in text:
             return _without_credentials(text)
         return SET if text else UNSET
     return _plain(value)

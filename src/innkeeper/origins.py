@@ -134,7 +134,10 @@ def read_yaml(path: Path, sections: Sections) -> Source:
         for key, line, value in entries(path, keys, f"{section}.{next(iter(known))}", at):
             if key not in known:
                 raise SetupError(f"{path}:{line}: unknown key {section}.{key}.{nearest(key, known)}")
-            told = plain(value)
+            try:
+                told = plain(value)
+            except RecursionError:
+                raise SetupError(f"{path}:{line}: {section}.{key} contains itself.") from None
             if told not in (None, ""):
                 found[known[key]] = Given(told, Origin("YAML file", f"{section}.{key}", str(path), line))
     return found

@@ -158,6 +158,17 @@ def test_two_values_for_one_variable_are_refused(url: str) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, "VALIDATION_ERROR")
 
 
+@pytest.mark.parametrize("header", [HEADER, "X-Env-Path"])
+def test_a_command_takes_none_and_says_so(url: str, header: str) -> None:
+    with httpx2.Client(base_url=url, timeout=20, trust_env=False) as http:
+        place = f"/api/sessions/{http.post('/api/sessions', json={}).json()['session_id']}"
+        one = {"command_type": "DummyEngineCommand", "parameters": {"prompt": "Hello"}}
+        for path, body in (("/commands", one), ("/commands/batch", {"commands": [one]})):
+            refused = http.post(f"{place}{path}", json=body, headers={header: "tenant"})
+            assert (refused.status_code, refused.json()["error"]["param"]) == (422, header)
+            assert http.post(f"{place}{path}", json=body).status_code == 201
+
+
 def test_a_run_in_the_background_takes_none_and_sees_none(url: str) -> None:
     refused = asked(url, "looking", OWN, background=True, headers={HEADER: "tenant"})
     assert (refused.status_code, refused.json()["error"]["param"]) == (422, HEADER)

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from pydantic import BaseModel
 
 from innkeeper import (
     Command,
@@ -109,6 +110,24 @@ async def test_what_goes_wrong_is_raised(app: ServerBase) -> None:
         app.command("no type")(lambda command: None)
 
 
+async def test_code_that_names_its_session_means_that_of_its_end_user(
+    app: ServerBase, http: httpx2.AsyncClient
+) -> None:
+    @app.agent("namer")
+    async def namer(messages: list[dict[str, Any]]) -> str:
+        context = get_context()
+        assert context is not None
+        await bus.publish(NamedEvent("Thought", {"of": context.user_id}), context.session_id)
+        return "published"
+
+    for user in ("ada", "cyd", "ada"):
+        (await http.post("/chat", json={"input": "it", "session_id": "same", "user_id": user})).raise_for_status()
+    for user, times in (("ada", 2), ("cyd", 1)):
+        asked = {"event_type": "Thought", "user_id": user}
+        told = (await http.get("/api/sessions/same/events", params=asked)).json()["events"]
+        assert [event["data"] for event in told] == [{"of": user}] * times
+
+
 async def test_an_agent_publishes_into_the_session_of_its_run(app: ServerBase, http: httpx2.AsyncClient) -> None:
     @app.agent("teller")
     async def teller(messages: list[dict[str, Any]]) -> str:
@@ -181,6 +200,28 @@ async def test_a_handler_is_given_its_own_copy_as_json_has_it(app: ServerBase) -
     assert said["list"] == [1]
 
 
+@dataclass
+class Greeting:
+    text: str
+    to: list[Greet]
+
+
+async def test_dataclasses_and_models_are_told_as_what_is_in_them(app: ServerBase) -> None:
+    class Model(BaseModel):
+        at: int
+
+    heard: list[Any] = []
+
+    @app.command("Nested")
+    async def nested(command: NamedCommand) -> list[Any]:
+        heard.append(command.said)
+        return [Greeting("Hi", [Greet("Ann")]), Model(at=1)]
+
+    told = [{"text": "Hi", "to": [{"name": "Ann"}]}, {"at": 1}]
+    assert await bus.execute(NamedCommand("Nested", {"said": {"x": Greet("Bob")}})) == told
+    assert heard == [{"x": {"name": "Bob"}}]
+
+
 async def test_a_handler_sees_nothing_of_the_run_that_asked(app: ServerBase, http: httpx2.AsyncClient) -> None:
     app.command("Where")(lambda command: [command.session_id, get_context() is None])
 
@@ -190,6 +231,55 @@ async def test_a_handler_sees_nothing_of_the_run_that_asked(app: ServerBase, htt
 
     answer = await http.post("/chat", json={"input": "it", "session_id": "seen"})
     assert answer.json()["output"] == "['seen', True]"
+
+
+async def test_what_is_under_way_when_the_server_stops_may_ask_for_more(
+    app: ServerBase, http: httpx2.AsyncClient
+) -> None:
+    began, gate = asyncio.Semaphore(0), asyncio.Event()
+
+    @app.command("Outer")
+    async def outer(command: NamedCommand) -> Any:
+        began.release()
+        await gate.wait()
+        return await bus.execute(DummyEngineCommand("of a handler"))
+
+    @app.agent("asking")
+    async def asking(messages: list[dict[str, Any]]) -> str:
+        began.release()
+        await gate.wait()
+        return str(await bus.execute(DummyEngineCommand("of a run")))
+
+    executing = asyncio.create_task(bus.execute(NamedCommand("Outer")))
+    chatting = asyncio.create_task(http.post("/chat", json={"input": "it"}))
+    await began.acquire()
+    await began.acquire()
+    draining = asyncio.create_task(app.kernel.drain())
+    while (await http.get("/status")).json()["status"] != "draining":
+        await asyncio.sleep(0)
+    answer = await http.post("/api/sessions/bus/commands", json={"command_type": "Outer"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "SHUTTING_DOWN")
+    gate.set()
+    assert await executing == "Dummy response to: of a handler"
+    assert (await chatting).json()["output"] == "Dummy response to: of a run"
+    await draining
+
+
+async def test_an_isolated_agent_and_a_thread_reach_the_app_from_their_own_loops(
+    app: ServerBase, http: httpx2.AsyncClient
+) -> None:
+    app.command("Where")(lambda command: command.session_id)
+    app.command("InThread")(lambda command: asyncio.run(bus.execute(NamedCommand("Where"))))
+
+    @app.agent("apart", isolated=True)
+    async def apart(messages: list[dict[str, Any]]) -> str:
+        await bus.publish(NamedEvent("Thought"))
+        return str(await bus.execute(NamedCommand("InThread")))
+
+    answer = await http.post("/chat", json={"input": "it", "session_id": "far"})
+    assert answer.json()["output"] == "far"
+    events = (await http.get("/api/sessions/far/events", params={"event_type": "Thought"})).json()
+    assert (events["total"], events["events"][0]["source"]) == (1, "handler")
 
 
 async def test_what_was_asked_is_done_even_if_whoever_asked_goes_away(
@@ -209,7 +299,7 @@ async def test_what_was_asked_is_done_even_if_whoever_asked_goes_away(
                 await asyncio.sleep(0)
             task.cancel()
             await asyncio.wait([task])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while True:
             events = (await http.get("/api/sessions/bus/events", params={"limit": 200})).json()["events"]
             accepted = [one for one in events if one["event_type"] in ("command_accepted", "Done")]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
@@ -11,6 +13,8 @@ from typing import Any
 
 import httpx2
 import pytest
+from pydantic_ai import Agent as PydanticAgent
+from pydantic_ai.models.function import FunctionModel
 
 from innkeeper import Agent, ServerBase, get_context, pricing
 from innkeeper.core.administration import SetBalance
@@ -20,6 +24,7 @@ from innkeeper.core.times import Instant
 from innkeeper.core.usage import Usage
 from innkeeper.storage.sqlite.stores import SqliteStore
 from tests.support.apps import completion, content, frames, ledger
+from tests.support.pydantic_agents import Ear
 from tests.support.servers import serve_app
 
 pytestmark = pytest.mark.usefixtures("fresh_process")
@@ -159,7 +164,7 @@ def test_a_run_that_fails_or_is_cancelled_gives_back_what_it_did_not_use(data_di
         run = client.post("/chat", json={"input": "Hi", "background": True}).json()
         assert client.get(f"/runs/{run['run_id']}?wait=0.3").json()["status"] in ("running", "queued")
         client.post(f"/runs/{run['run_id']}/cancel")
-        assert client.get(f"/runs/{run['run_id']}?wait=5").json()["status"] == "cancelled"
+        assert client.get(f"/runs/{run['run_id']}?wait=30").json()["status"] == "cancelled"
     assert left(data_dir) == (Decimal(9), Decimal(0))
 
 
@@ -178,7 +183,7 @@ def test_a_turn_that_never_began_costs_nothing(data_dir: Path) -> None:
         second = client.post("/chat", json={"input": "Hi", "session_id": "s", "background": True}).json()
         for run in (second, first):
             client.post(f"/runs/{run['run_id']}/cancel")
-            assert client.get(f"/runs/{run['run_id']}?wait=5").json()["status"] == "cancelled"
+            assert client.get(f"/runs/{run['run_id']}?wait=30").json()["status"] == "cancelled"
     assert left(data_dir)[1] == 0 and left(data_dir)[0] in (Decimal(9), Decimal(10))
     assert [credits for credits, *_ in ledger(data_dir)] in ([], ["1"])
 
@@ -221,3 +226,92 @@ def test_what_an_agent_misreports_neither_gives_credits_nor_hinders_its_run(
         assert client.post("/chat", json={"input": "Hi"}).status_code == 200
     available, reserved = left(data_dir)
     assert reserved == 0 and Decimal(95) <= available <= Decimal(100)
+
+
+@pytest.mark.parametrize(("credits", "own", "asked"), [("1000", None, None), ("1000", 7, 7), ("0.05", 70, 50)])
+def test_a_balance_asks_of_no_model_more_than_it_can_say_or_was_to_say(
+    data_dir: Path, credits: str, own: int | None, asked: int | None
+) -> None:
+    give(data_dir, credits)
+    app, ear = ServerBase(), Ear()
+    agent = PydanticAgent(ear.agent.model, model_settings=None if own is None else {"max_tokens": own})
+    app.agent("heard")(pricing(credits_per_token=0.001)(agent))
+    with serving(app) as client:
+        assert content(client.post("/heard/chat/completions", json=completion())) == "ok"
+    assert ear.settings.get("max_tokens") == asked
+
+
+def test_who_leaves_before_a_model_has_told_its_tokens_pays_for_what_it_said(data_dir: Path) -> None:
+    give(data_dir, "1000")
+    app, left_behind = ServerBase(), threading.Event()
+
+    async def endless(messages: Any, info: Any) -> AsyncIterator[str]:
+        for _ in range(100):
+            yield "word "
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left_behind.set()
+
+    app.agent("endless")(pricing(credits_per_token=1)(PydanticAgent(FunctionModel(stream_function=endless))))
+    with serving(app) as client:
+        with client.stream("POST", "/chat/stream", json={"input": "Hi", "on_disconnect": "cancel"}) as answer:
+            heard = ""
+            for line in answer.iter_lines():
+                heard += line
+                if heard.count("word ") == 100:
+                    break
+        assert left_behind.wait(10)
+    assert left(data_dir) == (Decimal(875), Decimal(0))
+    assert ledger(data_dir) == [("125", "pricing", {"estimated_tokens": 125})]
+
+
+def test_what_a_thread_tracks_when_its_run_has_been_cancelled_is_charged(data_dir: Path) -> None:
+    give(data_dir, "10")
+    app, began, goes_on = ServerBase(), threading.Event(), threading.Event()
+
+    @app.agent("stubborn")
+    @pricing(credits_per_request=1)
+    def stubborn(messages: Any) -> str:
+        context = get_context()
+        assert context is not None
+        began.set()
+        assert goes_on.wait(20)
+        context.track_usage(2, "a look-up")
+        return "Too late."
+
+    with serving(app) as client:
+        run = client.post("/chat", json={"input": "Hi", "background": True}).json()
+        assert began.wait(10)
+        client.post(f"/runs/{run['run_id']}/cancel")
+        assert client.get(f"/runs/{run['run_id']}?wait=10").json()["status"] == "cancelled"
+        goes_on.set()
+        deadline = time.monotonic() + 10
+        while len(client.get("/credits/records").json()["records"]) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+    assert left(data_dir) == (Decimal(7), Decimal(0))
+
+
+def test_an_agent_that_costs_what_it_tracks_needs_that_anything_is_left_and_ends_when_that_is_spent(
+    data_dir: Path,
+) -> None:
+    give(data_dir, "3")
+    app = ServerBase()
+
+    @app.agent("tracker")
+    @pricing(max_credits=5)
+    async def tracker(messages: Any) -> AsyncIterator[str]:
+        for number in range(100):
+            context = get_context()
+            assert context is not None
+            context.track_usage(1, "a word")
+            yield f"{number} "
+            await asyncio.sleep(0)
+
+    with serving(app) as client:
+        told = client.post("/tracker/chat/completions", json=completion()).json()["choices"][0]
+        refused = client.post("/tracker/chat/completions", json=completion())
+    assert told["finish_reason"] == "length" and told["message"]["content"].startswith("0 1 2 ")
+    assert refused.status_code == 402
+    assert refused.json()["error"]["message"] == "This run may cost some credits, and you have 0 left."
+    assert left(data_dir) == (Decimal(0), Decimal(0))

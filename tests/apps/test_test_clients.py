@@ -216,7 +216,7 @@ def _loop_threads() -> int:
 
 def _threads_since(before: set[threading.Thread]) -> list[threading.Thread]:
     """Those that do not end by themselves, now that nothing refers to what they worked for."""
-    for _ in range(10):
+    for _ in range(40):
         gc.collect()
         begun = [thread for thread in threading.enumerate() if thread not in before]
         if not begun:

@@ -14,6 +14,7 @@ from innkeeper.buses.messages import MOST_BYTES, new_sender
 from innkeeper.ports.bus import Bus
 from tests.support.buses import BusServer, Ear
 from tests.support.doorways import Doorway
+from tests.support.sizes import within
 
 
 @pytest.fixture
@@ -31,10 +32,13 @@ async def doorway(server: BusServer) -> AsyncIterator[Doorway]:
         yield opened
 
 
+PATIENCE = within(0.3, 0.6)
+
+
 @pytest.fixture
 async def behind(server: BusServer, doorway: Doorway) -> AsyncIterator[tuple[Bus, Ear]]:
     """A bus that is connected through the doorway, and loses its patience soon."""
-    bus, heard = server.bus(server.through(doorway.port), patience=0.3), Ear()
+    bus, heard = server.bus(server.through(doorway.port), patience=PATIENCE), Ear()
     await bus.open(heard)
     yield bus, heard
     await bus.close()
@@ -50,7 +54,7 @@ async def test_many_topics_of_one_turn_are_few_messages(server: BusServer, ear: 
         await ear.hears(topics[-1])
         await bus.close()
         await server.say("the end")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while messages[-1:] != ["the end"]:
                 await asyncio.sleep(0.01)
     assert ear.topics == topics
@@ -109,13 +113,13 @@ async def test_while_the_server_is_away_publishing_neither_waits_nor_fails_and_i
     began = time.monotonic()
     for number in range(20_000):
         bus.publish(f"run:{number}")
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < within(0.5, 4)
     await _logged("cannot be reached", caplog)
     bus.publish("meanwhile")
     assert own.calls == []
     await doorway.open()
     await own.until(lambda: own.calls == [()])
-    async with asyncio.timeout(5):  # and not only when it looks after its connection again
+    async with asyncio.timeout(within(5, 9)):  # and not only when it looks after its connection again
         await ear.hears("run:9999")
     assert len(ear.topics) == 10_000  # what would be kept in memory has a limit
     bus.publish("after")
@@ -144,7 +148,7 @@ async def test_a_bus_over_which_nothing_is_said_stays_connected(
     behind: tuple[Bus, Ear], ear: Ear, caplog: pytest.LogCaptureFixture
 ) -> None:
     bus, own = behind
-    await asyncio.sleep(2)  # longer than all of its spells of waiting
+    await asyncio.sleep(7 * PATIENCE)  # longer than all of its spells of waiting
     bus.publish("a")
     await ear.hears("a")
     assert "was lost" not in caplog.text
@@ -159,7 +163,7 @@ async def test_closing_while_the_server_does_not_answer_takes_a_moment_only(
     bus.publish("a")
     began = time.monotonic()
     await bus.close()
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < within(2.5, 15)
 
 
 async def test_closing_while_the_server_is_away_is_quick_and_leaves_nothing_behind(
@@ -170,7 +174,7 @@ async def test_closing_while_the_server_is_away_is_quick_and_leaves_nothing_behi
     await _logged("was lost", caplog)
     began = time.monotonic()
     await bus.close()
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < within(0.5, 5)
     assert own.calls == []
     del bus
     gc.collect()  # a connection that is left open is a warning, and so an error
@@ -201,7 +205,7 @@ async def test_losses_are_logged_without_the_address_being_told_in_full(
 
 
 async def _logged(words: str, caplog: pytest.LogCaptureFixture) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while words not in caplog.text:
             await asyncio.sleep(0.01)
 

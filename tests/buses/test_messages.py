@@ -5,15 +5,18 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from innkeeper.buses.messages import MOST_BYTES, is_topic, new_sender, packed, unpacked
 
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""As the machine may be busy."""
 SENDER = "0123456789abcdef"
 TOPICS = st.text([chr(code) for code in range(0x21, 0x7F) if chr(code) != ","], min_size=1, max_size=200)
 
 
+@UNHURRIED
 @given(st.lists(TOPICS, max_size=200))
 def test_what_is_packed_is_unpacked_in_the_same_order(topics: list[str]) -> None:
     messages = packed(SENDER, topics)
@@ -22,6 +25,7 @@ def test_what_is_packed_is_unpacked_in_the_same_order(topics: list[str]) -> None
     assert {sender for sender, _ in read} <= {SENDER}
 
 
+@UNHURRIED
 @given(st.lists(TOPICS, max_size=200))
 def test_no_message_is_too_long_and_none_could_have_been_saved(topics: list[str]) -> None:
     messages = packed(SENDER, topics)

@@ -86,7 +86,7 @@ async def test_it_holds_one_connection_that_says_whose_it_is_and_is_in_no_transa
     rows = await administrator.fetch(theirs, administrator.get_server_pid())
     assert [tuple(row) for row in rows] == [(f"innkeeper bus, pid {os.getpid()}", "idle")]
     await bus.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while await administrator.fetch(theirs, administrator.get_server_pid()):
             await asyncio.sleep(0.01)
     await administrator.close()

@@ -44,7 +44,7 @@ class Folder:
         return path
 
     def run(
-        self, *words: str, env: Mapping[str, str] | None = None, given: str | None = None, timeout: float = 30
+        self, *words: str, env: Mapping[str, str] | None = None, given: str | None = None, timeout: float = 60
     ) -> Result:
         """`innkeeper WORDS` here."""
         ended = subprocess.run(

@@ -20,7 +20,7 @@ database:
 redis:
   url: redis://:hunter4@[::1]:6379/0
 security:
-  api_key_secret: hunter5
+  api_key_secret: hunter5://hunter7/hunter8
 webhooks:
   secret: hunter6
 """

@@ -51,8 +51,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 def said(server: ServerProcess, *pieces: bytes, every: float = 0.0) -> bytes:
-    """All that the server answers to these bytes, until it closes or nothing more comes for a while."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=3) as client:
+    """All that the server answers to these bytes, until it closes."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
         for piece in pieces:
             client.sendall(piece)
             time.sleep(every)
@@ -114,11 +114,11 @@ def test_heads_within_the_bounds_are_taken(server: ServerProcess) -> None:
 async def test_who_keeps_the_server_waiting_is_let_go(server: ServerProcess) -> None:
     body = head("POST", "/chat", JSON, b"Content-Length: 100000") + b"\r\n{"
     heads, bodies, gaps, idle, silent = await asyncio.gather(
-        dripped(server.port, head("GET", "/live"), b"X: y\r\n", every=0.1, timeout=9),
-        dripped(server.port, body, b" ", every=0.1, timeout=9),
-        dripped(server.port, body, b"", every=0.1, timeout=9),
-        dripped(server.port, b"", b"\r\n", every=0.1, timeout=9),
-        dripped(server.port, head("GET", "/live") + b"\r\n", b"", every=0.1, timeout=9),
+        dripped(server.port, head("GET", "/live"), b"X: y\r\n", every=0.1, timeout=30),
+        dripped(server.port, body, b" ", every=0.1, timeout=30),
+        dripped(server.port, body, b"", every=0.1, timeout=30),
+        dripped(server.port, b"", b"\r\n", every=0.1, timeout=30),
+        dripped(server.port, head("GET", "/live") + b"\r\n", b"", every=0.1, timeout=30),
     )
     assert min(heads, bodies, gaps) >= SLOW * 0.6
     assert min(idle, silent) >= IDLE * 0.6

@@ -16,6 +16,7 @@ import pytest
 from tests.cli.conftest import Folder
 from tests.cli.test_shutdown import ASGI, INNKEEPER, MOUNTED, SLOW, UVICORN, an_admin, ask, is_gone, processes_of
 from tests.support.servers import ServerFactory, ServerProcess
+from tests.support.sizes import within
 
 AGENT = "import answers\nfrom innkeeper import register_agent\nregister_agent('one', lambda messages: answers.TEXT)\n"
 
@@ -107,7 +108,7 @@ def test_a_restart_lets_runs_end_keeps_the_process_and_refuses_no_connection(inn
 def test_a_server_within_another_app_is_restarted_and_sigterm_has_the_last_word(
     innkeeper_server: ServerFactory,
 ) -> None:
-    innkeeper_server.write("mine.py", SLOW)
+    innkeeper_server.write("mine.py", SLOW.replace("0.8", "2.5"))
     innkeeper_server.write("mounted.py", MOUNTED)
     server = innkeeper_server.start([*INNKEEPER, "mounted.py", "--port", "{port}"], readiness="/inn/live")
     admin = an_admin(innkeeper_server)
@@ -120,7 +121,7 @@ def test_a_server_within_another_app_is_restarted_and_sigterm_has_the_last_word(
         assert post(server, "/inn/restart", admin).status_code == 202
         time.sleep(0.2)  # it drains
         server.send_signal(signal.SIGTERM)
-        assert server.wait(timeout=20) == 0
+        assert server.wait() == 0
     assert server.log.count("listens at") == 2
 
 
@@ -136,8 +137,8 @@ def test_a_kill_ends_the_process_at_once_and_its_run_is_told_after_the_next_star
         began = time.monotonic()
         told = post(server, "/kill", admin)
         assert (told.status_code, told.json()) == (202, {"status": "killing"})
-        assert server.wait(timeout=5) == -signal.SIGKILL
-        assert time.monotonic() - began < 5
+        assert server.wait() == -signal.SIGKILL
+        assert time.monotonic() - began < within(5, 20)
         with pytest.raises(httpx2.TransportError):
             cut.result()
     server.restart()
@@ -171,7 +172,7 @@ def test_several_processes_are_restarted_one_after_the_other_initialized_togethe
         assert time.monotonic() < deadline
     assert "ended" not in server.log
     assert post(server, "/kill", admin).status_code == 202
-    assert server.wait(timeout=5) == 137
+    assert server.wait() == 137
     assert all(map(is_gone, after))
 
 
@@ -189,7 +190,7 @@ def test_under_another_server_a_restart_names_the_remedy(
     assert "whoever started it has to restart it" in refused.json()["detail"]
     killed = post(server, "/kill", admin)
     assert killed.status_code == (409 if options else 202)
-    assert options or server.wait(timeout=5) == -signal.SIGKILL
+    assert options or server.wait() == -signal.SIGKILL
 
 
 def test_a_changed_file_and_what_it_imports_are_served_and_a_broken_one_is_not(innkeeper_server: ServerFactory) -> None:

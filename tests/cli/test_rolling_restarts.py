@@ -10,6 +10,7 @@ import httpx2
 from tests.cli.conftest import ECHO, Folder
 from tests.support.balancers import Balancer, balancing
 from tests.support.servers import ServerFactory, ServerProcess
+from tests.support.sizes import IS_FULL
 
 RATE = 50
 KEPT_CLIENTS = 5
@@ -75,5 +76,5 @@ async def test_a_rolling_restart_fails_no_request(innkeeper_server: ServerFactor
         await asking
         seconds = time.monotonic() - began
     assert crowd.failures == []
-    assert crowd.answers > RATE * seconds * 0.8
+    assert crowd.answers > RATE * seconds * (0.8 if IS_FULL else 0.2), "they did not wait for each other"
     assert balancer.refused > 0, "the balancer never had to go elsewhere"

@@ -23,6 +23,7 @@ import pytest
 
 from tests.cli.conftest import Folder
 from tests.support.servers import ServerFactory, ServerProcess
+from tests.support.sizes import within
 
 STORE = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none"}
 """Nobody connects to it: it says that several processes may serve."""
@@ -59,7 +60,7 @@ def pid(url: str) -> int | None:
 
 def pids(server: ServerProcess, number: int = 2) -> set[int]:
     """The processes that serve, once there are so many."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 40
     with ThreadPoolExecutor(8) as pool:
         while time.monotonic() < deadline:
             found = {one for one in pool.map(pid, [server.url] * 8) if one is not None}
@@ -115,7 +116,7 @@ def test_a_process_that_is_killed_is_replaced_and_the_port_never_refuses(innkeep
     with refusals(server.port) as refused:
         os.kill(first, signal.SIGKILL)
         server.wait_for_log(f"Process ({first}), which served, ended: killed by SIGKILL")
-        wait_until_gone({first}, 3)
+        wait_until_gone({first}, 20)
         replaced = pids(server)
     assert second in replaced and first not in replaced
     assert refused == []
@@ -124,9 +125,9 @@ def test_a_process_that_is_killed_is_replaced_and_the_port_never_refuses(innkeep
 def test_all_processes_end_with_0_on_sigterm(innkeeper_server: ServerFactory) -> None:
     server = start(innkeeper_server)
     processes = pids(server)
-    assert server.terminate(timeout=5) == 0
+    assert server.terminate() == 0
     wait_until_gone(processes, 0.1)
-    server.wait_for_refusal(timeout=0.1)
+    server.wait_for_refusal()
     assert "WARNING" not in server.log and "Traceback" not in server.log
 
 
@@ -134,7 +135,7 @@ def test_ctrl_c_which_reaches_every_process_ends_them_in_good_order(innkeeper_se
     server = start(innkeeper_server)
     processes = pids(server)
     os.killpg(server.pid, signal.SIGINT)
-    assert server.wait(timeout=5) == 0
+    assert server.wait() == 0
     wait_until_gone(processes, 0.1)
     assert "Traceback" not in server.log and "KeyboardInterrupt" not in server.log
 
@@ -143,13 +144,14 @@ def test_ctrl_c_which_reaches_every_process_ends_them_in_good_order(innkeeper_se
 def test_ctrl_c_while_they_start_ends_them_without_a_word(innkeeper_server: ServerFactory, delay: float) -> None:
     innkeeper_server.write("mine.py", APP)
     server = innkeeper_server.launch("mine.py", "--port", "0", "--workers", "2", env=STORE)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 40
     while len(children := children_of(server.pid)) < 3:  # with Python's own, which keeps account of resources
         assert time.monotonic() < deadline
+        time.sleep(0.01)
     time.sleep(delay)  # nobody tells how far they have come
     os.killpg(server.pid, signal.SIGINT)
-    assert server.wait(timeout=5) == 0
-    wait_until_gone(children, 1)
+    assert server.wait() == 0
+    wait_until_gone(children, 20)
     assert "Traceback" not in server.log and "KeyboardInterrupt" not in server.log
 
 
@@ -162,8 +164,8 @@ def test_a_supervisor_that_is_killed_leaves_no_process_and_a_free_port(innkeeper
     server = start(innkeeper_server)
     processes = pids(server) | children_of(server.pid)
     os.kill(server.pid, signal.SIGKILL)
-    server.wait_for_refusal(timeout=3)
-    wait_until_gone(processes, 3)
+    server.wait_for_refusal()
+    wait_until_gone(processes, within(3, 20))
     with socket.create_server(("127.0.0.1", server.port)):
         pass
 
@@ -173,9 +175,9 @@ def test_a_process_that_does_not_listen_is_killed_in_the_end(innkeeper_server: S
     processes = pids(server)
     os.kill(min(processes), signal.SIGSTOP)
     began = time.monotonic()
-    assert server.terminate(timeout=15) == 0
-    assert time.monotonic() - began < 10.5
-    wait_until_gone(processes, 0.1)
+    assert server.terminate() == 0
+    assert time.monotonic() - began < within(10.5, 25)
+    wait_until_gone(processes, 20)
 
 
 def test_who_is_told_to_end_all_at_once_while_they_end_in_time_does_not_wait(innkeeper_server: ServerFactory) -> None:
@@ -183,10 +185,10 @@ def test_who_is_told_to_end_all_at_once_while_they_end_in_time_does_not_wait(inn
     processes = pids(server)
     os.kill(min(processes), signal.SIGSTOP)
     server.send_signal(signal.SIGTERM)
-    wait_until_gone({max(processes)}, 3)
+    wait_until_gone({max(processes)}, within(3, 12))
     server.send_signal(signal.SIGUSR1)
-    assert server.wait(timeout=3) == 137
-    wait_until_gone(processes, 0.1)
+    assert server.wait(timeout=within(3, 12)) == 137
+    wait_until_gone(processes, 20)
 
 
 def test_a_second_ctrl_c_ends_all_at_once(innkeeper_server: ServerFactory) -> None:
@@ -194,10 +196,10 @@ def test_a_second_ctrl_c_ends_all_at_once(innkeeper_server: ServerFactory) -> No
     processes = pids(server)
     os.kill(min(processes), signal.SIGSTOP)
     server.send_signal(signal.SIGINT)
-    wait_until_gone({max(processes)}, 3)
+    wait_until_gone({max(processes)}, within(3, 12))
     server.send_signal(signal.SIGINT)
-    assert server.wait(timeout=3) == 130
-    wait_until_gone(processes, 0.1)
+    assert server.wait(timeout=within(3, 12)) == 130
+    wait_until_gone(processes, 20)
 
 
 def test_what_keeps_all_processes_from_starting_is_told_once(folder: Folder) -> None:
@@ -234,7 +236,7 @@ def test_a_process_that_cannot_be_replaced_is_tried_again_ever_more_slowly_until
     assert server.log.count("Error: mine.py, line 1: NameError") == server.log.count("exit code 1. Another") >= 3
     delays = [float(one) for one in re.findall(r"exit code 1\. Another takes its place in (\S+) s", server.log)]
     assert all(after == min(2 * before, 5) for before, after in pairwise(delays)), delays
-    assert server.terminate(timeout=5) == 0
+    assert server.terminate() == 0
 
 
 def test_reload_serves_with_one_process_and_says_so_once(innkeeper_server: ServerFactory) -> None:

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import httpx2
 import pytest
 
 from tests.cli.conftest import ECHO, Folder
-from tests.support.databases import a_migrated_database, named
+from tests.support.databases import a_copy_of, a_migrated_database
 from tests.support.servers import ServerFactory, ServerProcess, clean_environment
 
 TOKEN = re.compile(r"ik[a-z0-9]{16}\.[A-Za-z0-9_-]{43}\n")
@@ -128,10 +129,16 @@ def test_a_key_of_the_server_makes_other_tokens_worthless(innkeeper_server: Serv
     assert (status(server, good), status(server, plain)) == (200, 401)
 
 
+@pytest.fixture
+def in_postgresql(postgres_url: str) -> Iterator[dict[str, str]]:
+    with a_copy_of(a_migrated_database(postgres_url), postgres_url) as url:
+        yield {"DATABASE_URL": url}
+
+
 def test_on_postgresql_every_worker_heeds_a_revocation_within_a_second(
-    innkeeper_server: ServerFactory, folder: Folder, postgres_url: str
+    innkeeper_server: ServerFactory, folder: Folder, in_postgresql: dict[str, str]
 ) -> None:
-    env = {"DATABASE_URL": named(a_migrated_database(postgres_url), postgres_url)}
+    env = in_postgresql
     innkeeper_server.write("mine.py", ECHO)
     server = innkeeper_server("mine.py", "--workers", "2", env=FORCED | env)
     text = created(folder, "--user", "ann", env=env)
@@ -212,9 +219,9 @@ def test_no_token_is_made_where_none_is_needed(
 
 
 def test_servers_that_start_at_once_make_one_token(
-    innkeeper_server: ServerFactory, folder: Folder, postgres_url: str
+    innkeeper_server: ServerFactory, folder: Folder, in_postgresql: dict[str, str]
 ) -> None:
-    env = {"DATABASE_URL": named(a_migrated_database(postgres_url), postgres_url)}
+    env = in_postgresql
     innkeeper_server.write("mine.py", ECHO)
     options = ("mine.py", *REACHABLE, "--workers", "2")
     with ThreadPoolExecutor(2) as pool:

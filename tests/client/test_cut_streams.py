@@ -25,7 +25,7 @@ from tests.support.sizes import sized
 
 USAGE = UsageInfo(10, 5, 15, reported=True)
 STREAMED = {"content-type": "text/event-stream"}
-OFFSETS_APART = sized(1, 3)
+OFFSETS_APART = sized(1, 7)
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,7 @@ def test_the_server_is_left_alone_for_as_long_as_it_asks(headers: dict[str, str]
     with scripted_server(in_turn(failure(429, headers), answer(200, MODELS))) as server, patient(server.url) as client:
         client.list_models()
     first, second = server.seen
-    assert 0.29 < second.at - first.at < 2
+    assert 0.29 < second.at - first.at < 20
 
 
 def test_a_date_to_come_back_at_is_understood_and_one_too_far_away_is_left_to_the_caller() -> None:
@@ -153,7 +153,7 @@ def test_a_server_that_is_not_there_is_a_connection_error() -> None:
 def test_a_silent_server_is_a_timeout_after_all_attempts() -> None:
     with (
         scripted_server(in_turn(Told(b"", holds=5))) as server,
-        patient(server.url, timeout=0.1) as client,
+        patient(server.url, timeout=0.5) as client,
         pytest.raises(exceptions.APITimeoutError),
     ):
         client.list_models()

@@ -21,7 +21,7 @@ def test_models_tell_their_provider_and_what_they_can_do(client: ChatServerClien
 def test_runs_are_listed_read_followed_and_waited_for(client: ChatServerClient) -> None:
     queued = client.chat("Hi", "echo", background=True, session_id="background")
     assert queued.status == "queued"
-    run = client.runs.wait(queued.run_id, timeout=20)
+    run = client.runs.wait(queued.run_id, timeout=30)
     assert (run.status, run.output, run.has_ended) == ("completed", "You said: Hi ", True)
     assert [listed.id for listed in client.runs.list(session_id="background").runs] == [run.id]
     events = list(client.runs.events(run.id))

@@ -159,6 +159,7 @@ def test_scalars_in_yaml_are_text_where_text_is_wanted(folder: Path) -> None:
         ("server: {port: 1\n", "api.yaml:2: this is not valid YAML: expected ',' or '}', but got '<stream end>'."),
         ("a: \x01\n", "The configuration file api.yaml is not valid YAML: unacceptable character"),
         ("--- {}\n--- {}\n", "api.yaml:2: this is not valid YAML: but found another document."),
+        ("server:\n  targets: &all [*all]\n", "api.yaml:2: server.targets contains itself."),
         ("[" * 5000, "The configuration file api.yaml is not valid YAML: maximum recursion depth"),
     ],
 )

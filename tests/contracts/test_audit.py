@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import asyncpg
@@ -214,6 +215,31 @@ async def test_a_moment_that_was_made_none_hides_no_other_entry(file: SqliteStor
     (odd, first), _ = await file.audit.page(limit=50)
     assert (odd, first) == (replace(made[1], created_at=Instant(0)), made[0])
     assert (await broken(file)).number == 2
+
+
+@pytest.mark.parametrize("column", ["id", "organization", "owner", "action", "resource", "resource_id", "metadata"])
+async def test_bytes_where_text_was_hide_no_other_entry(file: SqliteStore, column: str) -> None:
+    made = await written(file, 2)
+    await executed(file, f"UPDATE audit_entries SET {column} = X'ff00' WHERE number = 2")
+    page, _ = await file.audit.page(limit=50)
+    assert page[1] == made[0]
+    assert json.dumps(asdict(page[0])), "it can be shown"
+    assert (await broken(file)).number == 2
+
+
+@pytest.mark.parametrize("value", ["'x'", "X'ff00'", "2.5"])
+async def test_an_entry_whose_number_is_none_any_more_is_named(file: SqliteStore, value: str) -> None:
+    made = await written(file, 2)
+    await executed(file, f"UPDATE audit_entries SET number = {value} WHERE number = 2")
+    found = await broken(file)
+    assert (found.number, found.entry_id) == (2, made[1].id)
+    assert found.told.startswith("entry 2 is missing, and one has ")
+
+
+async def test_a_head_whose_number_is_none_any_more_is_told(file: SqliteStore) -> None:
+    await written(file, 2)
+    await executed(file, "UPDATE audit_head SET number = 'x'")
+    assert (await broken(file)).told == "the head says 'x', which is no number"
 
 
 async def test_every_store_shows_what_was_done_to_it(store: Store) -> None:

@@ -13,6 +13,7 @@ from innkeeper.buses.memory import MemoryBus
 from innkeeper.core.errors import SetupError
 from innkeeper.ports.bus import Bus
 from tests.support.buses import BusServer, Ear, PostgresServer, RedisServer
+from tests.support.sizes import within
 
 Buses = list[tuple[Bus, Ear]]
 
@@ -98,7 +99,7 @@ async def test_publishing_never_waits_and_never_fails(bus: Bus) -> None:
     began = time.monotonic()
     for number in range(50_000):
         bus.publish(f"run:{number}")
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < within(1, 10)
     for topic in ("", "two words", "a,b", "ä", "a\n", "\0", "x" * 201):
         bus.publish(topic)
     await bus.close()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from innkeeper.core.administration import CopiedChatLogs, DeriveChatLogs, Derived, ForgetChatLogs
+from innkeeper.core.administration import CopiedChatLogs, DeriveChatLogs, Derived, ForgetChatLogs, ForgetUser, Uncopied
 from innkeeper.core.changes import DeleteSession
 from innkeeper.core.chat_logs import ChatLog, ChatLogFilter
 from innkeeper.core.events import EndStatus
@@ -256,6 +256,18 @@ async def test_what_is_to_be_copied_waits_until_it_is_said_to_have_been(store: S
     await store.journal.commit((CopiedChatLogs(tuple(row.run_id for row in first)),))
     assert [row.run_id for row in await store.chat_logs.uncopied(2)] == [runs[2]]
     assert not await store.chat_logs.has_underived()
+
+
+async def test_of_what_was_erased_while_it_was_copied_the_copier_is_told(store: Store) -> None:
+    runs = [(await a_run(store, caller=caller)).run.id for caller in (ANN, BOB)]
+    await derived(store, copies=True)
+    rows = await store.chat_logs.uncopied(9)
+    forgetting = ForgetUser("bob", "acme", "somebody", START)
+    while (await store.journal.commit((forgetting,))) != (Derived(0),):
+        pass
+    copied = CopiedChatLogs(tuple(row.run_id for row in rows))
+    assert await store.journal.commit((copied,)) == (Uncopied((runs[1],)),)
+    assert await store.journal.commit((CopiedChatLogs((runs[0],)),)) == (Uncopied(),), "as by another process"
 
 
 async def test_old_rows_are_dropped_the_oldest_first_with_what_waits_to_be_copied_of_them(store: Store) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +33,7 @@ from innkeeper.core.identity import Caller
 from innkeeper.core.outcomes import Done, Missing, Repeated, Stale
 from innkeeper.core.session_events import EventFilter, Note
 from innkeeper.core.sessions import Session
+from innkeeper.storage.sqlite.stores import SqliteStore
 from tests.support.turns import ANN, BOB, WORKER, Store, kept_session, new_id, now
 
 
@@ -135,6 +139,31 @@ async def test_a_sequence_begins_one_after_another(store: Store) -> None:
         assert await _end(store, session, hold) == EndedCommand(freed=command is not third)
 
 
+async def test_of_one_priority_lower_turns_are_taken_first(store: Store) -> None:
+    session = await kept_session(store)
+    late, early, urgent, idle = (
+        _command(session, turn=turn, priority=priority)
+        for turn, priority in ((2, Priority.NORMAL), (1, Priority.NORMAL), (9_999, Priority.HIGH), (0, Priority.LOW))
+    )
+    await _accept(store, session, late, early, urgent, idle)
+    assert await _find(store, session, urgent) == urgent
+    assert [command.id for command, _ in await _taken(store)] == [urgent.id, early.id, late.id, idle.id]
+
+
+async def test_who_waits_for_a_command_that_is_cancelled_waits_for_the_one_before_it(store: Store) -> None:
+    session = await kept_session(store)
+    first = _begun(session)
+    second = _command(session, waits_for=first.id)
+    third = _command(session, waits_for=second.id)
+    await _accept(store, session, first, second, third)
+    (outcome,) = await store.journal.commit((CancelCommand(second.id, session.owner, now()),))
+    assert isinstance(outcome, CancellingCommand)
+    assert (outcome.command.status, outcome.freed) == (CommandStatus.CANCELLED, False)
+    assert await _taken(store) == []
+    assert await _end(store, session, Hold(first.id, WORKER, 1)) == EndedCommand(freed=True)
+    assert [command.id for command, _ in await _taken(store)] == [third.id]
+
+
 async def test_a_waiting_command_is_cancelled_at_once_and_one_under_way_is_asked_to_end(store: Store) -> None:
     session = await kept_session(store)
     waiting, running = _command(session), _begun(session)
@@ -210,6 +239,18 @@ async def test_reactions_are_stored_with_their_event_and_are_nobodys_commands(st
     assert (await store.journal.commit((CancelCommand(reaction.id, session.owner, now()),)))[0] == Missing()
     assert await _end(store, session, hold) == EndedCommand()
     assert [kind for kind, _ in await _log(store, session)] == ["Told"]
+
+
+async def test_what_a_handler_heard_is_not_kept_beside_the_log(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "innkeeper.db")
+    await store.open()
+    session = await kept_session(store)
+    begun = _begun(session, command_type="Told", kind="reaction", handler="g")
+    await store.journal.commit((PublishEvent(session.key, Note("Told", now(), {"x": 1}), (begun,), WORKER),))
+    assert await _end(store, session, Hold(begun.id, WORKER, 1)) == EndedCommand()
+    with closing(sqlite3.connect(store.database)) as file:
+        assert file.execute("SELECT parameters FROM commands").fetchall() == [("{}",)]
+    await store.close()
 
 
 async def test_with_its_session_a_command_is_gone(store: Store) -> None:

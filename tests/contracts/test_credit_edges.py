@@ -8,6 +8,7 @@ from decimal import Decimal
 
 import pytest
 
+from innkeeper import pricing
 from innkeeper.core.administration import DeriveChatLogs, ForgetUser
 from innkeeper.core.changes import Segment
 from innkeeper.core.claims import Claim
@@ -144,6 +145,14 @@ def test_credits_that_no_balance_can_hold_are_not_tracked(amount: str) -> None:
     with pytest.raises(Invalid, match="1000000000 at most"):
         context.track_usage(Decimal(amount), "much")
     assert context.usage["records"] == [] and not context.has_unsettled
+
+
+def test_integers_that_python_does_not_write_out_are_refused_as_other_amounts_are() -> None:
+    much = 10**5_000
+    with pytest.raises(Invalid, match="credits must be"):
+        a_context().track_usage(much, "much")
+    with pytest.raises(Invalid, match="credits_per_request must be"):
+        pricing(credits_per_request=much)
 
 
 def test_metadata_that_cannot_be_written_is_refused_in_the_agents_own_call() -> None:

@@ -197,3 +197,30 @@ async def test_tokens_are_kept_by_model_with_what_they_cost(store: Store) -> Non
         ("m", 1, 2, 5),
     ]
     assert not has_more
+
+
+async def test_what_is_tracked_after_the_end_is_charged_up_to_the_ceiling(store: Store) -> None:
+    await give(store, "10")
+    pricing = Pricing(Decimal(1), max_credits=Decimal(3))
+    accepted = await accepted_by(store, accept(terms=Terms(pricing, Decimal(1), Decimal(1), ("ann",))))
+    await store.journal.commit((costing(accepted, "1", ceiling=Decimal(3)),), fence(accepted))
+    for credits in (("0.5",), ("0.75", "5"), ("1",)):
+        await store.journal.commit((RecordCredits(accepted.run.id, tuple(map(tracked, credits))),))
+    assert await left(store) == (Decimal(7), Decimal(0)) and await ledger_sum(store) == 7
+    assert len(await store.credits.records_of(accepted.run.id)) == 5, "what it has cost is told all the same"
+
+
+async def test_of_runs_that_cost_what_they_track_each_sets_aside_its_ceiling_as_far_as_anything_is_left(
+    store: Store,
+) -> None:
+    await give(store, "7")
+    terms = Terms(Pricing(max_credits=Decimal(5)), None, Decimal(0), ("ann",))
+    first = await accepted_by(store, accept(terms=terms))
+    assert await left(store) == (Decimal(2), Decimal(5))
+    second = await accepted_by(store, accept(terms=terms))
+    assert await left(store) == (Decimal(0), Decimal(7))
+    with pytest.raises(InsufficientCredits, match="may cost some credits, and you have 0 left"):
+        await store.journal.commit((accept(terms=terms),))
+    for accepted in (first, second):
+        await store.journal.commit((costing(accepted, "1", ceiling=Decimal(5)),), fence(accepted))
+    assert await left(store) == (Decimal(5), Decimal(0)) and await ledger_sum(store) == 5

@@ -16,7 +16,7 @@ import pytest
 from innkeeper.core.action_changes import ResumeRun
 from innkeeper.core.actions import Action, Answer
 from innkeeper.core.administration import DeriveChatLogs, SetBalance
-from innkeeper.core.changes import CreateSession, KeepClaim
+from innkeeper.core.changes import CreateSession, DeleteSession, KeepClaim
 from innkeeper.core.claims import Claim
 from innkeeper.core.control_changes import CreateToken, KeepLogs
 from innkeeper.core.credits import ModelUsage
@@ -70,6 +70,10 @@ async def left_by(store: Store, caller: Caller, mark: str, user_id: str | None =
         ending = end(accepted, f"{mark} answer", seq=3, usage=Usage(1, 2))
         ending = replace(ending, records=(record,), models=(ModelUsage(Usage(1, 2, "m"), None),))
         await store.journal.commit((ending,), fence(accepted))
+        line = LogRecord(
+            new_id(), whose, "server", Level.ERROR, "agents", f"{mark} fault", now(), accepted.run.session_id
+        )
+        await store.journal.commit((KeepLogs((line,)),))
     await left_waiting(store, caller, mark, user_id)
     session = new_session(f"{mark} empty {new_id()}", caller, user_id)
     await store.journal.commit((CreateSession(session),))
@@ -194,6 +198,23 @@ async def test_without_an_organization_a_user_goes_everywhere(lived_in: Store) -
     assert set(holding(await tables(lived_in), EVE)) == {"audit_entries"}
     assert await erasures.places(EVE) == []
     assert (await erasures.forget(OPERATOR, EVE)).rows == 0
+
+
+async def test_what_the_server_said_of_a_session_that_was_deleted_since_goes_too(store: Store) -> None:
+    accepted = await accepted_by(store, accept("Hi", "room", caller=SERVICE, user_id=EVE))
+    await store.journal.commit((end(accepted, "Hello", seq=2),), fence(accepted))
+    line = LogRecord(new_id(), SERVICE.owner, "server", Level.ERROR, "agents", CANARY, now(), "room")
+    await store.journal.commit((KeepLogs((line,)),))
+    await store.journal.commit((DeleteSession(accepted.run.session_key),))
+    await erasures_of(store).forget(OPERATOR, EVE)
+    assert holding(await tables(store), CANARY) == {}
+
+
+async def test_of_whom_nothing_is_stored_but_a_message_for_an_agent_is_found(store: Store) -> None:
+    await injected_by(store, inject(CANARY, caller=AS_EVE))
+    assert await erasures_of(store).places(EVE) == ["acme"]
+    await erasures_of(store).forget(OPERATOR, EVE)
+    assert holding(await tables(store), CANARY) == {}
 
 
 async def test_an_erased_user_s_token_is_revoked(lived_in: Store) -> None:

@@ -146,6 +146,23 @@ async def test_nobody_injects_into_another_owners_run(store: Store) -> None:
     assert await _texts(store, await accepted_by(store, accept("q2", "s"))) == ["q", "Hello", "q2"]
 
 
+async def test_what_is_for_one_end_user_reaches_no_run_of_another(store: Store) -> None:
+    of_ada = await accepted_by(store, accept("q", "s", user_id="ada"))
+    of_cyd = await accepted_by(store, accept("q", "s", user_id="cyd"))
+    assert (await injected_by(store, inject("x"))).run_id == of_cyd.run.id
+    assert (await injected_by(store, inject("x", user_id="ada"))).run_id == of_ada.run.id
+    assert (await injected_by(store, inject("x", user_id="ada", run_id=of_ada.run.id))).run_id == of_ada.run.id
+    for change in (
+        inject("x", user_id="eve"),
+        inject("x", user_id="eve", agent_name="echo", names_agent=True),
+        inject("x", user_id="ada", run_id=of_cyd.run.id),
+        inject("x", session_key=of_ada.run.session_key, run_id=of_cyd.run.id),
+    ):
+        assert await store.journal.commit((change,)) == (Missing(),)
+    named = await injected_by(store, inject("x", user_id=ANN.owner.user))
+    assert (named.status, named.run_id) == ("deferred", None), "the caller's own next run has it"
+
+
 # delivering
 
 
@@ -280,6 +297,16 @@ async def test_what_is_left_by_a_run_that_is_forgotten_waits_for_its_agent(store
     assert await store.injections.find(ANN, taken.id) is None
     assert (await receipt_of(store, left.id)).session_key is None
     assert await _texts(store, await accepted_by(store, accept("q", "s"))) == ["left", "q"]
+
+
+async def test_what_is_left_by_a_forgotten_run_of_one_end_user_is_told_in_no_run_of_another(store: Store) -> None:
+    accepted = await accepted_by(store, accept("q", recorded=False, user_id="ada"))
+    await injected_by(store, inject("left"))
+    await store.journal.commit((end(accepted),), fence(accepted))
+    late = inject("late", run_id=accepted.run.id)
+    assert await store.journal.commit((late,)) == (Missing(),), "nothing that comes is sure to be that user's"
+    for user_id, told in (("cyd", ["q"]), (None, ["q"]), ("ada", ["left", "q"])):
+        assert await _texts(store, await accepted_by(store, accept("q", f"of {user_id}", user_id=user_id))) == told
 
 
 async def test_what_has_waited_for_too_long_is_not_delivered(store: Store) -> None:

@@ -16,6 +16,7 @@ from innkeeper.limiters.memory import MemoryLimiter
 from innkeeper.limiters.redis import PREFIX, RedisLimiter
 from innkeeper.ports.limits import Limiter
 from tests.support.doorways import Doorway
+from tests.support.sizes import within
 
 MINUTE = Rate(5, 60)
 
@@ -65,7 +66,7 @@ async def test_after_its_end_a_window_begins_anew(limiter: Limiter, who: str) ->
     await asyncio.sleep(refused.reset_after + 0.01)
     again = await hit(limiter, who, rate)
     assert again.is_allowed
-    assert 0.9 < again.reset_after <= 1
+    assert within(0.9, 0) < again.reset_after <= 1
 
 
 async def test_rules_and_callers_do_not_touch_each_other(limiter: Limiter, who: str) -> None:
@@ -137,6 +138,21 @@ async def test_nothing_is_left_in_redis_without_an_end(redis_url: str, who: str)
     await limiter.close()
 
 
+async def test_a_window_that_would_end_too_late_since_redis_had_another_time_ends_in_time(
+    redis_url: str, who: str
+) -> None:
+    from redis.asyncio import Redis
+
+    limiter = RedisLimiter(redis_url, patience=5)
+    for _ in range(6):
+        await hit(limiter, who)
+    async with Redis.from_url(redis_url) as client:
+        await client.pexpire(f"{PREFIX}:user:{MINUTE}:{who}", 3_600_000)  # as if its clock had been set back by an hour
+    refused = await hit(limiter, who)
+    assert not refused.is_allowed and refused.reset_after <= 60
+    await limiter.close()
+
+
 @pytest.fixture
 async def doorway(redis_url: str) -> AsyncIterator[Doorway]:
     parts = urlsplit(redis_url)
@@ -157,7 +173,7 @@ async def test_while_redis_is_away_a_process_counts_alone_and_waits_once(doorway
         doorway.shut()
     began = time.monotonic()
     verdicts = await asyncio.gather(*[hit(limiter, who) for _ in range(20)])
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < within(0.5, 4), "a quarter of a second, and not for each"
     assert sum(one.is_allowed for one in verdicts) == 5
     assert isinstance(limiter.hit("user", who, MINUTE), Verdict), "it is not asked again"
     await limiter.close()
@@ -170,7 +186,7 @@ async def test_when_redis_is_back_its_counts_hold_again(doorway: Doorway, who: s
     doorway.freeze()
     await hit(limiter, who)
     doorway.thaw()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while isinstance(counting := limiter.hit("other", who, MINUTE), Verdict):
             await asyncio.sleep(0.05)
         await counting

@@ -16,6 +16,7 @@ from innkeeper.core.outcomes import Done
 from innkeeper.core.times import Instant
 from innkeeper.storage.log_readers import StoredLogs
 from innkeeper.telemetry.retention import LogRetention
+from tests.support.sizes import within
 from tests.support.turns import ANN, BOB, Store
 
 EVE = Caller(Owner("other", "ann"))
@@ -235,6 +236,6 @@ async def test_a_page_of_a_long_log_is_quick(store: Store) -> None:
         await kept(store, *(a_record("often", second=start + n, level=level) for n, level in enumerate(levels)))
     began = time.perf_counter()
     assert len(await found(store, LogFilter(level=Level.ERROR))) == 20
-    assert time.perf_counter() - began < 1
+    assert time.perf_counter() - began < within(1, 8)
     assert await found(store, LogFilter(text="rare")) == []
-    assert time.perf_counter() - began < 5
+    assert time.perf_counter() - began < within(5, 25)

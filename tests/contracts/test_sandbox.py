@@ -10,14 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from innkeeper.core.errors import SourceRejected
 from innkeeper.ports.sandbox import CodeFailed, HostFunction, LimitExceeded, Limits, Outcome, Sandbox, ToolFunction
 from tests.sandbox.hostile import ATTACKS, CANARY, UNPARSABLE, VARIABLE, Attack
 from tests.support.sandboxes import opened_or_skipped
+from tests.support.sizes import sized, within
 
 LIMITS = Limits(cpu_seconds=0.5, wall_seconds=2.0, memory=128 * 1024 * 1024)
-MARGIN = 4.0  # seconds that a busy machine may add to a limit
+HONEST = Limits(cpu_seconds=10, wall_seconds=60, memory=128 * 1024 * 1024)
+"""For what ends by itself, however busy the machine is."""
+MARGIN = within(4.0, 30.0)
+"""Seconds that may be added to a limit."""
 
 
 def made(name: str, calls: int = 4) -> Sandbox:
@@ -45,6 +50,17 @@ async def sandbox(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     await opened.close()
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["monty", "process"])
+async def besieged(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
+    """As `sandbox`, but one that outlives all attacks, one after the other."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, CANARY)
+        opened = made(request.param, calls=2)
+        await opened_or_skipped(opened)
+        yield opened
+        await opened.close()
+
+
 async def echo(*given: object, **named: object) -> object:
     return [*given, named] if named else given[0] if len(given) == 1 else list(given)
 
@@ -61,8 +77,12 @@ HOSTS: dict[str, HostFunction] = {"echo": echo, "fail": fail}
 
 
 async def value_of(sandbox: Sandbox, source: str, *given: object) -> object:
-    outcome = await sandbox.call(source, "f", given, hosts=HOSTS, limits=LIMITS)
+    outcome = await sandbox.call(source, "f", given, hosts=HOSTS, limits=HONEST)
     return outcome.value
+
+
+async def burnt(sandbox: Sandbox) -> object:
+    return await sandbox.call("def f():\n    while True: pass", "f", (), hosts=HOSTS, limits=LIMITS)
 
 
 # --- checks -----------------------------------------------------------------------------------------------------------
@@ -122,7 +142,7 @@ async def test_what_is_no_python_or_too_much_of_it_is_refused_at_once(sandbox: S
     began = time.monotonic()
     with pytest.raises(SourceRejected):
         await sandbox.check_handler(UNPARSABLE[name], None)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < within(2, 30)
 
 
 async def test_checks_execute_nothing(sandbox: Sandbox) -> None:
@@ -269,7 +289,7 @@ async def test_time_in_host_functions_is_not_time_of_the_code(sandbox: Sandbox) 
         await asyncio.sleep(0.3)
         return "done"
 
-    limits = Limits(cpu_seconds=0.25, wall_seconds=5)
+    limits = Limits(cpu_seconds=0.5, wall_seconds=60)
     outcome = await sandbox.call("def f(): return [slow(), slow()]", "f", {}, hosts={"slow": slow}, limits=limits)
     assert outcome.value == ["done", "done"]
 
@@ -285,27 +305,28 @@ async def test_a_host_function_that_takes_too_long_ends_the_call_and_is_cancelle
 
     with pytest.raises(LimitExceeded, match="wall_seconds"):
         await sandbox.call(
-            "async def f(): await never()", "f", {}, hosts={"never": never}, limits=Limits(wall_seconds=0.3)
+            "async def f(): await never()", "f", {}, hosts={"never": never}, limits=Limits(wall_seconds=1.5)
         )
-    await asyncio.wait_for(ended.wait(), 1)
+    await asyncio.wait_for(ended.wait(), 20)
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("attack", ATTACKS, ids=str)
-async def test_an_attack_ends_and_gives_nothing_away(sandbox: Sandbox, attack: Attack, tmp_path: Path) -> None:
+async def test_an_attack_ends_and_gives_nothing_away(besieged: Sandbox, attack: Attack, tmp_path: Path) -> None:
     secret = tmp_path / "secret.txt"
     secret.write_text(CANARY)
     began = time.monotonic()
-    answer = await answer_to(sandbox, attack, str(secret))
+    answer = await answer_to(besieged, attack, str(secret))
     assert time.monotonic() - began < LIMITS.wall_seconds + MARGIN
     assert CANARY not in answer
     assert "/innkeeper/" not in answer
     assert secret.read_text() == CANARY
     if attack.limits:
         assert answer in [f"limit: {one}" for one in attack.limits]
-    assert await value_of(sandbox, "def f(a): return a + 1", 1) == 2
+    assert await value_of(besieged, "def f(a): return a + 1", 1) == 2
 
 
 @pytest.mark.parametrize(
@@ -332,7 +353,7 @@ async def test_the_limit_that_ended_a_call_is_named(sandbox: Sandbox, limit: str
         "calls": 10,
         "output": 1024 * 1024,
     }
-    wide = Limits(cpu_seconds=20, wall_seconds=40)
+    wide = Limits(cpu_seconds=20, wall_seconds=90)
     limits = dataclasses.replace(wide, **{limit: given[limit]}) if limit in given else wide
     with pytest.raises(LimitExceeded) as ended:
         await sandbox.call(f"def f():\n    {body}", "f", {}, hosts={**HOSTS, "never": never}, limits=limits)
@@ -354,6 +375,10 @@ async def answer_to(sandbox: Sandbox, attack: Attack, path: str) -> str:
     return f"returned: {outcome.value} {outcome.printed}"
 
 
+PATIENCE = within(1.0, 3.0)
+"""Less than the last of all calls waits."""
+
+
 async def test_as_many_calls_run_as_the_sandbox_was_made_for_and_waiting_costs_no_patience(sandbox: Sandbox) -> None:
     running = most = 0
 
@@ -361,11 +386,11 @@ async def test_as_many_calls_run_as_the_sandbox_was_made_for_and_waiting_costs_n
         nonlocal running, most
         running += 1
         most = max(most, running)
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(PATIENCE / 2)
         running -= 1
 
-    limits = Limits(wall_seconds=1.0)
-    calls = [sandbox.call("def f(): work()", "f", {}, hosts={"work": work}, limits=limits) for _ in range(10)]
+    limits = Limits(wall_seconds=PATIENCE)
+    calls = [sandbox.call("def f(): work()", "f", {}, hosts={"work": work}, limits=limits) for _ in range(6)]
     await asyncio.gather(*calls)
     assert most == 2
 
@@ -373,16 +398,16 @@ async def test_as_many_calls_run_as_the_sandbox_was_made_for_and_waiting_costs_n
 async def test_calls_that_call_others_do_not_wait_for_each_other(sandbox: Sandbox) -> None:
     async def again(depth: int) -> object:
         source = "def f(depth): return again(depth - 1) if depth else 'bottom'"
-        outcome = await sandbox.call(source, "f", (depth,), hosts={"again": again}, limits=Limits(wall_seconds=20))
+        outcome = await sandbox.call(source, "f", (depth,), hosts={"again": again}, limits=Limits(wall_seconds=60))
         return outcome.value
 
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         assert await asyncio.gather(*(again(2) for _ in range(4))) == ["bottom"] * 4
 
 
 async def test_a_call_that_is_cancelled_ends_and_leaves_its_place(sandbox: Sandbox) -> None:
     for _ in range(3):
-        calls = [asyncio.create_task(value_of(sandbox, "def f():\n    while True: pass")) for _ in range(3)]
+        calls = [asyncio.create_task(burnt(sandbox)) for _ in range(3)]
         await asyncio.sleep(0.1)
         for call in calls:
             call.cancel()
@@ -393,13 +418,13 @@ async def test_a_call_that_is_cancelled_ends_and_leaves_its_place(sandbox: Sandb
 
 
 async def test_code_that_burns_does_not_hold_up_the_event_loop(sandbox: Sandbox) -> None:
-    burning = [asyncio.create_task(value_of(sandbox, "def f():\n    while True: pass")) for _ in range(8)]
+    burning = [asyncio.create_task(burnt(sandbox)) for _ in range(sized(8, 4))]
     late = []
     while not all(task.done() for task in burning):
         began = time.monotonic()
         await asyncio.sleep(0.01)
         late.append(time.monotonic() - began - 0.01)
-    assert sorted(late)[len(late) // 2] < 0.02
+    assert sorted(late)[len(late) // 2] < within(0.02, 0.2)
     assert all(isinstance(task.exception(), LimitExceeded) for task in burning)
 
 

@@ -110,3 +110,24 @@ async def test_a_conversation_that_is_not_recorded_leaves_no_events(store: Store
     assert await _page(store, session, EventFilter()) == []
     await store.journal.commit((end(accepted, "Well"),), fence(accepted))
     assert await _page(store, session, EventFilter()) == []
+
+
+async def test_a_page_of_long_events_ends_early_and_the_next_goes_on(store: Store) -> None:
+    session = await kept_session(store)
+    for size in (1_000, 1_500_000, 1_500_000, 1_500_000, 5_000_000, 10):
+        note = Note("T", now(), {"text": "x" * size}, "client")
+        await store.journal.commit((PublishEvent(session.key, note),))
+    pages = []
+    for after in (0, 3, 4, 5):
+        page, total = await store.events.page(session, EventFilter(after=after), limit=50)
+        pages.append([event.sequence for event in page])
+        assert total == 6 - after
+    assert pages == [[1, 2, 3], [4], [5], [6]]
+    assert await _page(store, session, EventFilter("T"), offset=1) == [2, 3]
+
+
+async def test_a_page_of_short_events_is_as_long_as_it_is_asked_for(store: Store) -> None:
+    session = await kept_session(store)
+    await store.journal.commit(tuple(PublishEvent(session.key, Note("T", now())) for _ in range(230)))
+    assert await _page(store, session, EventFilter(), limit=200, offset=7) == list(range(8, 208))
+    assert await _page(store, session, EventFilter("T"), limit=200) == list(range(1, 201))

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from innkeeper.core.redactions import LONGEST, kept
+from tests.support.sizes import within
 
 SECRET = "s3cr3tS3CR3Ts3cr3t"
 
@@ -71,4 +72,4 @@ def test_long_text_is_cut_and_what_is_cut_off_is_no_half_secret() -> None:
 def test_no_text_makes_the_search_long(piece: str) -> None:
     began = time.thread_time()
     kept(piece * 100_000)
-    assert time.thread_time() - began < 0.2
+    assert time.thread_time() - began < within(0.2, 1)

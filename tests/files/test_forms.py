@@ -7,6 +7,8 @@ import time
 import httpx2
 import pytest
 
+from tests.support.sizes import within
+
 BOUNDARY = "--edge\r\n"
 DISPOSITION = 'Content-Disposition: form-data; name="file"; filename="a.txt"\r\n'
 PURPOSE = 'Content-Disposition: form-data; name="purpose"\r\n\r\nuser_data\r\n'
@@ -52,7 +54,7 @@ def test_a_path_in_a_message_keeps_nobody_waiting_however_long_it_is(ann: httpx2
     begun = time.monotonic()
     answer = ann.post("/chat", json={"agent_name": "echo", "input": [part], "session_id": room})
     assert answer.status_code in (200, 422), answer.text
-    assert time.monotonic() - begun < 4
+    assert time.monotonic() - begun < within(4, 20)
 
 
 def test_a_turn_with_files_may_be_in_the_background(ann: httpx2.Client, room: str) -> None:

@@ -22,6 +22,7 @@ from innkeeper.ports.blobs import BlobStore
 from innkeeper.services import contents
 from tests.support.inns import Inn
 from tests.support.services import free_port
+from tests.support.sizes import within
 
 KEYS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
 BUCKET = "inn-outages"
@@ -91,7 +92,7 @@ async def test_who_reads_slowly_keeps_nobody_from_the_bucket(s3_url: str) -> Non
         others = [blobs.read(ID) for _ in range(60)]
         for other in others:
             await anext(other)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await blobs.put(OTHER, pieces(b"x"))
         assert begun + b"".join([piece async for piece in first]) == data
         for other in others:
@@ -103,7 +104,7 @@ async def test_a_bucket_that_is_silent_from_the_start_is_said_in_time() -> None:
     async with a_bucket() as (bucket, blobs):
         bucket.is_silent = True
         with pytest.raises(SetupError, match=r"S3_BUCKET.*nobody answers"):
-            await asyncio.wait_for(blobs.open(), 10 * PATIENCE)
+            await asyncio.wait_for(blobs.open(), within(10, 60) * PATIENCE)
 
 
 async def test_a_bucket_that_falls_silent_is_waited_for_once_and_not_by_each() -> None:
@@ -118,7 +119,7 @@ async def test_a_bucket_that_falls_silent_is_waited_for_once_and_not_by_each() -
                 await anext(blobs.read(ID))
             with pytest.raises(StorageUnavailable):
                 await blobs.delete(ID)
-        assert time.monotonic() - began < 10 * PATIENCE
+        assert time.monotonic() - began < within(10, 60) * PATIENCE, "and not 200 times as long"
 
 
 async def test_one_request_that_takes_too_long_refuses_no_other_while_others_are_answered() -> None:
@@ -200,5 +201,5 @@ async def test_the_end_of_a_server_waits_for_what_it_drops_no_longer_than_it_may
         limits=contents.FileLimits(),
     )
     files.drop((ID,))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await files.settled()

@@ -14,6 +14,7 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.support.inns import Inn, Json, ended, frames, history, running_inn, said
+from tests.support.sizes import within
 
 
 def accepted(http: httpx2.Client, text: str, **fields: Any) -> Json:
@@ -80,11 +81,11 @@ def test_who_waits_for_them_hears_of_each_end_at_once(http: httpx2.Client, inn: 
             while not all(_is_followed(inn, run_id) for run_id in told):
                 pass
             http.post(f"/runs/{told[0]}/cancel")
-            assert waiting[0].result(5).json()["status"] == "cancelled"
+            assert waiting[0].result(20).json()["status"] == "cancelled"
             blocker.end()
             first.read()
-            assert waiting[1].result(5).json()["status"] == "completed"
-    assert time.monotonic() - began < 3, "and not when somebody looks again, a second later"
+            assert waiting[1].result(20).json()["status"] == "completed"
+    assert time.monotonic() - began < within(3, 6), "and not when somebody looks again, a second later"
 
 
 def _is_followed(inn: Inn, run_id: str) -> bool:

@@ -19,7 +19,7 @@ from tests.support.hostiles import UPGRADE, head
 from tests.support.servers import serve_app
 
 SETTINGS = {
-    "slow_client_seconds": 0.5,
+    "slow_client_seconds": 1.5,
     "max_body_bytes": 2000,
     "max_chat_body_bytes": 4000,
     "max_header_bytes": 2000,
@@ -96,5 +96,5 @@ def test_a_rate_is_a_bucket_that_fills_again() -> None:
 def test_settings_reach_the_bounds(tmp_path: Path) -> None:
     app = ServerBase(settings=load_settings({"data_dir": tmp_path, **SETTINGS}))
     assert app.state.innkeeper.bounds == Bounds(
-        body_bytes=2000, chat_body_bytes=4000, header_bytes=2000, slow_seconds=0.5, messages_per_second=5
+        body_bytes=2000, chat_body_bytes=4000, header_bytes=2000, slow_seconds=1.5, messages_per_second=5
     )

@@ -15,6 +15,7 @@ import pytest
 
 from innkeeper.services.live import MAX_OUTPUT
 from tests.support.servers import ServerFactory, ServerProcess
+from tests.support.sizes import within
 
 AGENTS = """
 from innkeeper import Agent, ServerBase
@@ -112,4 +113,4 @@ def test_agent_that_never_stops_talking_is_stopped_and_others_are_served(server:
     grown = most_memory(server) - before
     print(f"{agent}: {grown // MEGABYTE} MiB more, {len(took)} others, the slowest {max(took):.2f} s")
     assert grown < 320 * MEGABYTE
-    assert max(took) < 5
+    assert max(took) < within(5, 20)

@@ -231,6 +231,24 @@ def test_without_agents_or_a_default_it_is_said_what_is_missing(tmp_path: Path) 
     assert named.status_code == 200
 
 
+def test_message_for_one_end_user_is_for_no_run_of_another(http: httpx2.Client, inn: Inn) -> None:
+    performance = inn.conduct("Only mine")
+    body = {"agent_name": "conducted", "input": "Only mine", "session_id": "shared", "user_id": "ada"}
+    with http.stream("POST", "/chat/stream", json=body) as stream:
+        assert performance.began.wait(10)
+        run_id = stream.headers["x-run-id"]
+        for where in ({"agent_name": "conducted"}, {"run_id": run_id}, {"session_id": "shared"}):
+            refused = http.post("/inject", json={"message": "Not yours", "user_id": "eve", **where})
+            assert refused.status_code == 404, refused.text
+        assert inject(http, "Yours", agent_name="conducted", user_id="ada")["run_id"] == run_id
+        performance.look()
+        performance.end()
+        assert said(frames(stream.read())) == "[Yours]"
+    idle = http.post("/inject", json={"message": "Hi", "agent_name": "conducted", "user_id": "ada"})
+    assert (idle.status_code, idle.json()["error"]["param"]) == (404, "user_id")
+    assert "session_id" in idle.json()["error"]["message"]
+
+
 def test_what_belongs_to_another_owner_is_neither_found_nor_steered(http: httpx2.Client, inn: Inn) -> None:
     with under_way(http, inn, "foreign") as (performance, stream):
         told = inject(http, "Mine", session_id="foreign")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
@@ -17,7 +18,7 @@ def _queued(http: httpx2.Client, session_id: str) -> int:
 
 def _await_queue(http: httpx2.Client, session_id: str, length: int) -> None:
     while _queued(http, session_id) != length:
-        pass
+        time.sleep(0.005)
 
 
 def test_turns_of_a_busy_session_run_one_after_the_other_as_they_came(http: httpx2.Client, inn: Inn) -> None:

@@ -163,3 +163,18 @@ def test_path_that_leads_nowhere_is_refused(inn: Inn) -> None:
     with pytest.raises(InvalidStatus) as refused:
         connect(f"ws{inn.url.removeprefix('http')}/ws/nothing").close()
     assert refused.value.response.status_code == 403
+
+
+def test_a_cancel_that_follows_a_turn_is_about_it_though_the_turn_before_was_refused(inn: Inn) -> None:
+    for number in range(10):
+        said = f"ws cancelled behind a refusal, {number}"
+        performance = inn.conduct(said)
+        with socket(inn) as connection:
+            for message in ("{", json.dumps({"input": said, "agent_name": "conducted"}), '{"type": "cancel"}'):
+                connection.send(message)
+            found: list[Json] = []
+            while not found or found[-1]["type"] != "done":
+                found.append(json.loads(connection.recv(timeout=30)))
+        performance.end()
+        assert [event["type"] for event in found] == ["error", "run", "done"]
+        assert found[-1]["status"] == "cancelled"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -23,6 +24,7 @@ from innkeeper.http import vigils
 from innkeeper.http.presenting import CREDENTIAL
 from innkeeper.http.vigils import CHANGED, ENDED, Vigils
 from tests.support.inns import Inn, frames, running_inn
+from tests.support.sizes import within
 from tests.support.tokens import a_token, with_tokens
 
 
@@ -51,7 +53,7 @@ def test_an_event_stream_ends_within_a_second_of_its_tokens_revocation(inn: Inn)
             began = time.monotonic()
             with pytest.raises(ConnectionClosed) as closed:
                 mine.recv(timeout=10)
-            assert time.monotonic() - began < 2, "a second, and what a busy machine takes"
+            assert time.monotonic() - began < within(2, 8), "a second, and what a busy machine takes"
             assert closed.value.rcvd is not None and closed.value.rcvd.code == 4401
             assert "revoked" in closed.value.rcvd.reason
             http.post(f"/api/sessions/{session_id}/events", json={"event_type": "Still", "data": {}})
@@ -74,6 +76,67 @@ def test_who_follows_a_run_is_told_that_its_token_has_been_revoked_and_the_run_g
     performance.end()
     ended = httpx2.get(f"{inn.url}/runs/{run_id}?wait=10", headers={"x-api-key": other}).json()
     assert (ended["status"], ended["output"]) == ("completed", "one")
+
+
+def test_a_turn_that_streams_is_told_no_more_once_its_token_was_revoked_and_goes_on(inn: Inn) -> None:
+    other = a_token(inn.app.kernel.settings, "ann").text
+    asked = {
+        "/chat/stream": {"input": "native", "agent_name": "conducted"},
+        "/v1/chat/completions": {
+            "model": "conducted", "stream": True, "on_disconnect": "continue",
+            "messages": [{"role": "user", "content": "openai"}],
+        },
+    }  # fmt: skip
+    for prompt, (path, body) in zip(("native", "openai"), asked.items(), strict=True):
+        token, performance = a_token(inn.app.kernel.settings, "ann").text, inn.conduct(prompt)
+        asking = httpx2.stream("POST", f"{inn.url}{path}", json=body, headers={"x-api-key": token}, timeout=20)
+        with asking as answer:
+            performance.say("one")
+            revoke(inn, token)
+            told = answer.read().decode()
+        assert "one" in told and '"UNAUTHORIZED"' in told and told.endswith("data: [DONE]\n\n")
+        performance.end()
+        run = httpx2.get(f"{inn.url}/runs/{answer.headers['x-run-id']}?wait=10", headers={"x-api-key": other}).json()
+        assert (run["status"], run["output"]) == ("completed", "one")
+
+
+def test_a_websocket_for_chat_ends_within_a_second_of_its_tokens_revocation(inn: Inn) -> None:
+    idle, busy, other = (a_token(inn.app.kernel.settings, "ann").text for _ in range(3))
+    performance = inn.conduct("On a socket.")
+    url = f"{inn.url.replace('http', 'ws')}/ws/chat"
+    with (
+        connect(url, additional_headers={"x-api-key": idle}) as silent,
+        connect(url, additional_headers={"x-api-key": busy}) as talking,
+    ):
+        talking.send(json.dumps({"input": "On a socket.", "agent_name": "conducted"}))
+        run_id = json.loads(talking.recv(timeout=10))["run_id"]
+        began = time.monotonic()
+        for token, socket in ((idle, silent), (busy, talking)):
+            revoke(inn, token)
+            assert json.loads(socket.recv(timeout=10))["error"]["code"] == "UNAUTHORIZED"
+            with pytest.raises(ConnectionClosed) as closed:
+                socket.recv(timeout=10)
+            assert closed.value.rcvd is not None and closed.value.rcvd.code == 4401
+        assert time.monotonic() - began < 4, "two times a second, and what a busy machine takes"
+    performance.say("one")
+    performance.end()
+    run = httpx2.get(f"{inn.url}/runs/{run_id}?wait=10", headers={"x-api-key": other}).json()
+    assert (run["status"], run["output"]) == ("completed", "one")
+
+
+def test_an_admin_hears_all_of_what_anothers_engine_says(inn: Inn) -> None:
+    settings = inn.app.kernel.settings
+    ann, root = a_token(settings, "ann").text, a_token(settings, "root", "admin").text
+    engines, wanted = f"{inn.url}/api/engines", {"engine_type": "conducted"}
+    engine_id = httpx2.post(engines, json=wanted, headers={"x-api-key": ann}).json()["engine_id"]
+    performance, asked = inn.conduct("For ann."), {"prompt": "For ann.", "stream": True}
+    at = f"{engines}/{engine_id}/execute"
+    with httpx2.stream("POST", at, json=asked, headers={"x-api-key": root}, timeout=20) as answer:
+        timer = threading.Timer(1.2, performance.end)
+        timer.start()
+        told = answer.read().decode()
+    timer.join()
+    assert '"status":"completed"' in told and "UNAUTHORIZED" not in told
 
 
 ADMIN, USER = Caller(Owner("default", "ann"), Role.ADMIN), Caller(Owner("default", "ann"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
@@ -47,6 +48,7 @@ class Busy:
             runs = self._http.get("/runs", params={"session_id": self.session_id}).json()["runs"]
             if [run["status"] for run in reversed(runs)] == list(statuses):
                 return
+            time.sleep(0.005)
 
 
 def injected(inn: Inn, run_id: str) -> int:
@@ -58,7 +60,7 @@ def injected(inn: Inn, run_id: str) -> int:
 
 def await_injection(inn: Inn, run_id: str) -> None:
     while not injected(inn, run_id):
-        pass
+        time.sleep(0.005)
 
 
 @pytest.mark.parametrize("path", ["/chat", *CHUNKED])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from websockets.sync.client import connect
 
 from innkeeper.core.audit import AuditEntry
 from innkeeper.http.dispatching import Dispatcher
@@ -134,6 +136,85 @@ def _done(http: httpx2.Client, method: str, path: str, body: Json | None) -> str
     answer = http.request(method, path, json=body)
     assert answer.is_success, (method, path, answer.text)
     return str(answer.json().get("id", "")) if answer.content else ""
+
+
+def _left(inn: Inn, before: int) -> list[tuple[str, str, str, str | None, object]]:
+    """Who did what to what of whose, since there were so many entries."""
+    return [
+        (one.actor.user, one.action, one.resource, one.resource_id, one.metadata.get("user"))
+        for one in log(inn)[before:]
+    ]
+
+
+def test_whatever_an_administrator_changes_of_somebody_elses_is_told(inn: Inn) -> None:
+    prompt = "for the audit"
+    performance = inn.conduct(prompt)
+    with client(inn, "root", "admin") as root, client(inn, "bob", "user") as bob:
+        room = bob.post("/api/sessions", json={}).json()["session_id"]
+        session, engine = ("session", room), bob.post("/api/engines", json={"engine_type": "DummyEngine"}).json()
+        engine_id = engine["engine_id"]
+        turn = {"agent_name": "conducted", "input": prompt, "background": True}
+        run_id = bob.post("/chat", json=turn).json()["run_id"]
+        assert performance.began.wait(20)
+        acts: list[tuple[str, str, Json | None, tuple[str, str]]] = [
+            ("PATCH", f"/sessions/{room}", {"title": "Seen"}, session),
+            ("POST", f"/sessions/{room}/messages", {"role": "user", "content": "Hm"}, session),
+            ("POST", f"/api/sessions/{room}/events", {"event_type": "Told", "data": {}}, session),
+            ("PUT", f"/sessions/{room}/workspace/a.json", {}, session),
+            ("POST", "/api/engines", {"engine_type": "DummyEngine", "session_id": room}, session),
+            ("POST", f"/api/engines/{engine_id}/execute", {"prompt": "Hello"}, ("engine", engine_id)),
+            ("DELETE", f"/api/engines/{engine_id}", None, ("engine", engine_id)),
+            ("POST", "/inject", {"message": "from above", "run_id": run_id}, ("run", run_id)),
+            ("POST", f"/runs/{run_id}/cancel", None, ("run", run_id)),
+            ("DELETE", f"/sessions/{room}", None, session),
+        ]
+        for method, path, body, (kind, name) in acts:
+            before = len(log(inn))
+            _done(root, method, path, body)
+            assert ("root", "others.change", kind, name, "bob") in _left(inn, before), (method, path)
+            assert {found[0::4] for found in _left(inn, before)} == {("root", "bob")}, (method, path)
+        assert log(inn)[-1].metadata == {
+            "method": "DELETE",
+            "route": "/sessions/{session_id}",
+            "address": "127.0.0.1",
+            "organization": "acme",
+            "user": "bob",
+        }
+
+
+def test_an_administrators_messages_on_a_websocket_are_told_too(inn: Inn) -> None:
+    prompt = "for the audit, on a socket"
+    performance = inn.conduct(prompt)
+    with client(inn, "root", "admin") as root, client(inn, "bob", "user") as bob:
+        turn = {"agent_name": "conducted", "input": prompt, "background": True}
+        run_id = bob.post("/chat", json=turn).json()["run_id"]
+        assert performance.began.wait(20)
+        before = len(log(inn))
+        url, key = f"{inn.url.replace('http', 'ws', 1)}/ws/chat", {"x-api-key": root.headers["x-api-key"]}
+        with connect(url, additional_headers=key, proxy=None) as socket:
+            socket.send(json.dumps({"type": "inject", "message": "from above", "run_id": run_id}))
+            assert json.loads(socket.recv(20))["type"] == "injected"
+            assert _left(inn, before) == [("root", "others.change", "run", run_id, "bob")]
+        performance.end()
+
+
+def test_what_an_administrator_does_with_its_own_or_in_vain_is_not_told(inn: Inn) -> None:
+    with client(inn, "root", "admin") as root, client(inn, "bob", "user") as bob:
+        room = bob.post("/sessions", json={}).json()["id"]
+        before = len(log(inn))
+        mine = root.post("/sessions", json={}).json()["id"]
+        _done(root, "PATCH", f"/sessions/{mine}", {"title": "Mine"})
+        for session_id in (mine, room):  # what an administrator begins is its own
+            _done(root, "POST", "/chat", {"input": "Hello", "session_id": session_id})
+            form = {"message": (None, "Hello"), "session_id": (None, session_id)}
+            assert root.post("/chat/with-files", files=form).status_code == 200
+        line = {"level": "info", "message": "Hm", "session_id": room}
+        _done(root, "POST", "/api/observability/logs", line)
+        assert root.get(f"/sessions/{room}").status_code == 200
+        assert root.patch(f"/sessions/{room}", json={"title": 7}).status_code == 422
+        assert root.post(f"/api/sessions/{room}/commands/none/cancel").status_code == 404
+        _done(bob, "PATCH", f"/sessions/{room}", {"title": "His"})
+        assert _left(inn, before) == []
 
 
 def test_reading_leaves_none(inn: Inn) -> None:

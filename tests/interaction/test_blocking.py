@@ -12,6 +12,10 @@ import httpx2
 import pytest
 
 from tests.support.servers import ServerFactory, ServerProcess
+from tests.support.sizes import IS_FULL, sized, within
+
+BLOCKED = within(0.6, 2.0)
+"""Seconds; on a busy machine the watchdog is late itself now and then, and blames nobody for that."""
 
 AGENTS = """
 import asyncio, time
@@ -41,7 +45,7 @@ def burns(messages):
 
 @app.agent("blocks")
 async def blocks(messages):
-    time.sleep(0.6)
+    time.sleep(BLOCKED)
     return "done"
 
 @app.agent("blocks_alone", isolated=True)
@@ -67,9 +71,11 @@ def look_up(word: str) -> str:
     return f"nothing about {word}"
 
 app.agent("model")(Agent("model", model="test", tools=[look_up], isolated=True))
-"""
+""".replace("BLOCKED", str(BLOCKED))
 
-BOUND = 0.15  # seconds within which 99 of 100 requests for the server's health are answered
+BOUND = within(0.15, 1.0)
+"""Seconds within which 99 of 100 requests for the server's health are answered; one that waits for an agent takes
+longer than any of them."""
 
 
 @pytest.fixture
@@ -91,7 +97,7 @@ def begin(server: ServerProcess, agent: str, said: str = "block") -> str:
         return str(answer.headers["x-run-id"])
 
 
-def slowest(server: ServerProcess, count: int = 250) -> float:
+def slowest(server: ServerProcess, count: int = sized(250, 100)) -> float:
     """The 99th percentile of so many requests for the server's health, in seconds; the best of up to three rounds.
 
     Whatever else this machine does makes a round slow now and then; a server that waits for its agents is always so.
@@ -119,31 +125,33 @@ def _slowest(server: ServerProcess, count: int) -> float:
 
 def test_an_agent_that_blocks_the_event_loop_is_named_with_file_and_line_once(server: ServerProcess) -> None:
     assert ask(server, "blocks").json()["output"] == "done"
-    server.wait_for_log(r"(it was blocked for 0\.[5-7] s)")
-    line = AGENTS.splitlines().index("    time.sleep(0.6)") + 1
+    lasted = float(server.wait_for_log(r"it was blocked for ([\d.]+) s"))
+    assert within(0.5, 0.1) <= lasted <= within(0.7, 6)
+    line = AGENTS.splitlines().index(f"    time.sleep({BLOCKED})") + 1
     place = rf"{server.folder}/blocking\.py:{line} in blocks\."
     named = re.findall(rf"WARNING .*blocked for more than 250 ms by {place}", server.log)
     assert len(named) == 1
-    assert server.log.count("blocked for") == 2
+    assert not IS_FULL or server.log.count("blocked for") == 2
 
 
 def test_a_machine_that_was_suspended_is_nobodys_fault(server: ServerProcess) -> None:
     begin(server, "works")
-    for number in range(6):
+    for number in range(sized(6, 3)):
         server.send_signal(signal.SIGSTOP)
-        time.sleep(1)
+        time.sleep(1.5)
         server.send_signal(signal.SIGCONT)
         assert ask(server, "echo").status_code == 200
         time.sleep(0.2 + number / 100)
     # A step of this agent is long only where the machine has no time for it, and never as long as the suspension.
-    assert all(float(lasted) < 0.9 for lasted in re.findall(r"it was blocked for ([\d.]+) s", server.log))
+    assert all(float(lasted) < 1.4 for lasted in re.findall(r"it was blocked for ([\d.]+) s", server.log))
 
 
 def test_health_is_answered_at_once_while_agents_block_and_burn(server: ServerProcess) -> None:
     for agent in ("sleeps", "sleeps", "sleeps", "sleeps", "burns", "burns", "burns", "blocks_alone", "burns_alone"):
         begin(server, agent)
     assert slowest(server) < BOUND
-    assert "event loop has been blocked" not in server.log
+    blamed = re.findall(r"event loop has been blocked for .* by (\S+)", server.log)
+    assert not [place for place in blamed if IS_FULL or "blocking.py" in place]
     assert httpx2.get(f"{server.url}/status", trust_env=False).json()["active_requests"] == 9
 
 
@@ -166,10 +174,10 @@ def test_an_isolated_agent_that_does_not_react_is_ended_and_its_next_run_begins_
         blocked = begin(server, "blocks_alone")
         began = time.monotonic()
         client.post(f"/runs/{blocked}/cancel")
-        assert client.get(f"/runs/{blocked}", params={"wait": 10}).json()["status"] == "cancelled"
-        assert time.monotonic() - began < 3
+        assert client.get(f"/runs/{blocked}", params={"wait": 15}).json()["status"] == "cancelled"
+        assert time.monotonic() - began < within(3, 15)
         assert ask(server, "blocks_alone").json()["output"] == "done"
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < within(5, 30)
     line = AGENTS.splitlines().index("        time.sleep(60)") + 1
     server.wait_for_log(rf"(agent 'blocks_alone' has blocked its event loop .*blocking\.py:{line} in blocks_alone)")
     assert server.terminate() == 0

@@ -16,7 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from tests.support.openai_upstream import Reply, Upstream, running_upstream
 from tests.support.replicas import STORES, Replicas, client_of, ended, running_replicas, spoken
-from tests.support.sizes import IS_FULL
+from tests.support.sizes import within
 from tests.support.surfaces import native_reading
 
 AGENTS = '''
@@ -71,7 +71,7 @@ SCRIPTS = {
     "tool": Reply("So far.", calls=(("dwell", {}),)),
 }
 LAST = {"function": "text", "model": "text", "tool": "tool_call"}
-PROMISED_SECONDS = 1.0 if IS_FULL else 3.0  # beside other tests, two cores are not enough for the promise
+PROMISED_SECONDS = within(1.0, 8.0)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ class House:
     async def noted(self, run_id: str, what: str) -> None:
         """Return when the agent has noted it."""
         notes = self.replicas.one.folder / "notes"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not (notes.exists() and f"{run_id} {what}\n" in notes.read_text()):
                 await asyncio.sleep(0.005)
 
@@ -133,7 +133,7 @@ async def stops_the_agent(
     began = time.monotonic()
     await stop()
     if kind == "model":
-        assert await asyncio.to_thread(upstream.left.wait, 10)
+        assert await asyncio.to_thread(upstream.left.wait, 30)
     else:
         await house.noted(run_id, "was cancelled")
     seconds = time.monotonic() - began
@@ -188,7 +188,7 @@ async def test_cancel_frame_reaches_the_agent_within_a_second(house: House, upst
 
 
 async def until_done(socket: ClientConnection) -> dict[str, str]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (event := json.loads(await socket.recv()))["type"] != "done":
             pass
     found: dict[str, str] = event

@@ -74,7 +74,7 @@ async def test_its_status_is_seen_wherever_it_is_executed(here: httpx2.AsyncClie
         before = (await seen(there, engine_id))["last_run_id"]
         execution = asyncio.create_task(execute(here, engine_id, "Listen"))
         while (engine := await seen(there, engine_id))["last_run_id"] == before:
-            pass
+            await asyncio.sleep(0.01)
         assert engine["status"] == "active"
         listed = (await there.get("/api/engines", params={"status": "active"})).json()["engines"]
         assert [one["engine_id"] for one in listed] == [engine_id]
@@ -107,7 +107,7 @@ async def test_the_dummy_survives_its_process_in_the_background(replicas: Replic
         session_id = (await seen(client, engine_id))["session_id"]
         execution = asyncio.create_task(execute(client, engine_id, "Listen"))
         while (await seen(client, engine_id))["status"] != "active":
-            pass
+            await asyncio.sleep(0.01)
         body = {"agent_name": "DummyEngine", "input": "After", "session_id": session_id, "background": True}
         queued = (await client.post("/chat", json=body)).json()
         await replicas.replace(replicas.one)

@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.support.replicas import Json, Replicas, client_of, running_replicas
 from tests.support.servers import ServerProcess
-from tests.support.sizes import sized
+from tests.support.sizes import sized, within
 
 AGENTS = """
 from innkeeper import register_agent
@@ -142,7 +142,7 @@ async def test_event_that_one_process_stores_is_soon_seen_at_another(
             await publish(here, session_id, index=index)
             assert (await receive(connection))["data"] == {"index": index}
             took.append(time.monotonic() - began)
-    assert median(took) < 0.25, "they are told, and do not only look every second"
+    assert median(took) < within(0.25, 0.7), "they are told, and do not only look every second"
 
 
 async def test_stream_ends_wherever_its_session_is_deleted(
@@ -154,7 +154,7 @@ async def test_stream_ends_wherever_its_session_is_deleted(
         began = time.monotonic()
         assert (await here.delete(f"/api/sessions/{session_id}")).status_code == 204
         assert await ending(connection) == (4404, "The session was deleted.")
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < within(2, 15)
 
 
 async def test_server_that_stops_says_from_where_to_go_on(

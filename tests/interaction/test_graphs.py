@@ -16,6 +16,7 @@ from tests.support.servers import SOURCES, ServerFactory, ServerProcess
 
 AGENTS = """
 import time
+from pathlib import Path
 from langchain_core.messages import AIMessage
 from langgraph.graph import START, MessagesState, StateGraph
 from innkeeper import register_agent
@@ -29,7 +30,9 @@ def node(function):
     return StateGraph(MessagesState).add_node("node", function).add_edge(START, "node").compile()
 
 def sleep(state):
-    time.sleep(1.5)
+    Path("asleep").touch()
+    while not Path("wake up").exists():
+        time.sleep(0.02)
     return {"messages": [AIMessage("rested")]}
 
 def fail(state):
@@ -95,14 +98,18 @@ def test_a_session_is_a_graphs_memory(server: ServerProcess) -> None:
 
 def test_a_server_answers_others_while_a_node_blocks(server: ServerProcess) -> None:
     with ThreadPoolExecutor(1) as pool, httpx2.Client(base_url=server.url, trust_env=False) as client:
+        for name in ("asleep", "wake up"):
+            (server.folder / name).unlink(missing_ok=True)
         run = pool.submit(post, server, "/chat", agent_name="sleeper", input="sleep")
-        longest = 0.0
-        while not run.done():
-            began = time.monotonic()
-            assert client.get("/live").status_code == 200
-            longest = max(longest, time.monotonic() - began)
+        while not (server.folder / "asleep").exists():
+            assert not run.done()
+            time.sleep(0.01)
+        try:
+            assert client.get("/live", timeout=20).status_code == 200
+            assert not run.done()
+        finally:
+            (server.folder / "wake up").touch()
         assert run.result().json()["output"] == "rested"
-        assert longest < 0.75
 
 
 def test_a_graph_that_raises_fails_its_run_and_tells_no_secret(server: ServerProcess) -> None:

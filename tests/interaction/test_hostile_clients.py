@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.hostiles import UPGRADE, Memory, dripped, ended, frame, head, poured, unread, watched
 from tests.support.servers import ServerFactory, ServerProcess
-from tests.support.sizes import IS_FULL, percentile, sized
+from tests.support.sizes import IS_FULL, percentile, sized, within
 
 AGENTS = """
 from innkeeper import register_agent
@@ -74,12 +74,12 @@ async def test_slow_clients_are_closed_and_others_are_served(server: ServerProce
     p99 = percentile(took, 99)
     print(f"heads {max(heads):.1f} s, bodies {max(bodies):.1f} s, idle {max(idle):.1f} s, readers {max(readers):.1f} s")
     print(f"{4 * AT_ONCE} clients: {grown:.1f} MiB more; /health p99 {p99 * 1000:.1f} ms of {len(took)}")
-    late = sized(2, 4)  # a busy machine
+    late = sized(2, 12)  # a busy machine
     assert max(*heads, *bodies) <= SLOW + late
     assert max(idle) <= IDLE + late
     assert max(readers) <= STALLED + 2 * late
     assert grown <= 32
-    assert p99 <= sized(150, 1000) / 1000
+    assert p99 <= within(0.15, 3)
 
 
 async def _many(clients: Iterable[Awaitable[float]]) -> list[float]:
@@ -118,7 +118,7 @@ async def test_large_requests_are_refused_before_they_are_kept(server: ServerPro
     grown = memory.grown()
     print(f"large requests: {grown:.1f} MiB more; /health p99 {percentile(took, 99) * 1000:.1f} ms of {len(took)}")
     assert grown <= 32
-    assert percentile(took, 99) <= sized(150, 1000) / 1000
+    assert percentile(took, 99) <= within(0.15, 3)
 
 
 async def test_floods_of_websockets_are_cut(server: ServerProcess) -> None:
@@ -142,7 +142,7 @@ async def test_floods_of_websockets_are_cut(server: ServerProcess) -> None:
     print(f"floods: {grown:.1f} MiB more; /health p99 {percentile(took, 99) * 1000:.1f} ms of {len(took)}; {set(ends)}")
     assert set(ends) <= {4429, 1009, 1008, 1006}
     assert grown <= 32
-    assert percentile(took, 99) <= sized(150, 1000) / 1000
+    assert percentile(took, 99) <= within(0.15, 3)
 
 
 async def _flooded(port: int, first: bytes, flood: bytes) -> int:
@@ -153,7 +153,7 @@ async def _flooded(port: int, first: bytes, flood: bytes) -> int:
         assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
         writer.write(flood)
         said = b""
-        async with asyncio.timeout(SLOW + 10):
+        async with asyncio.timeout(SLOW + 30):
             try:
                 while piece := await reader.read(65536):
                     said += piece

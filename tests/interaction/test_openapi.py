@@ -42,7 +42,7 @@ CHECKS = (
     "ensure_resource_availability",
 )
 PHASES = "examples,coverage,fuzzing,stateful" if IS_FULL else "examples,fuzzing,stateful"
-EXAMPLES = sized(30, 5)
+EXAMPLES = sized(30, 3)
 CASES = sized(2000, 200)
 
 Json = dict[str, Any]

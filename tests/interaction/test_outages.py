@@ -23,7 +23,7 @@ from tests.support.databases import a_copy_of, a_migrated_database
 from tests.support.doorways import Doorway
 from tests.support.replicas import client_of
 from tests.support.servers import ServerFactory, ServerProcess
-from tests.support.sizes import IS_FULL, sized
+from tests.support.sizes import IS_FULL, sized, within
 from tests.support.tokens import a_token
 from tests.support.turns import new_id, now
 
@@ -42,7 +42,7 @@ GIVEN = 1_000_000
 UNKNOWN = f"ik{'0' * 16}.{'A' * 43}"
 OUTAGE_SECONDS = sized(20, 4)
 LONGEST_ANSWER = 5.0
-BUSY_MACHINE = 0.0 if IS_FULL else 1.5
+BUSY_MACHINE = 0.0 if IS_FULL else 6.0
 
 
 @dataclass
@@ -60,6 +60,13 @@ class Load:
             run_id = answer.json().get("run_id")
             told.append((answer.status_code, time.monotonic() - began, run_id))
             await asyncio.sleep(0.02)
+
+    async def is_well_again(self) -> None:
+        """Return when all have been answered as they should be, several times; within a few seconds, that is."""
+        told = len(self.answers)
+        async with asyncio.timeout(within(5, 30)):
+            while len(self.answers) < told + 24 or {status for status, *_ in self.answers[-24:]} != {200}:
+                await asyncio.sleep(0.02)
 
 
 @asynccontextmanager
@@ -146,7 +153,7 @@ async def outages(
             how(door)
             await asyncio.sleep(OUTAGE_SECONDS)
             await brought_back(door, how)
-        await asyncio.sleep(3)
+        await load.is_well_again()
         load.is_over = True
         await asyncio.wait_for(asyncio.gather(*asking), 60)
         await assert_all_is_well(load, client, user, admin)
@@ -157,7 +164,6 @@ async def assert_all_is_well(load: Load, client: httpx2.AsyncClient, user: str, 
     assert longest < LONGEST_ANSWER + BUSY_MACHINE, f"the longest answer took {longest:.1f} s"
     statuses = {status for status, *_ in load.answers}
     assert statuses <= {200, 503}, statuses
-    assert load.answers[-1][0] == 200, "once all is back, all is well"
     assert {status for status, *_ in load.intruders} <= {401, 503}
     answered = {run_id for status, _, run_id in load.answers if status == 200}
     balance = await settled(client, user)

@@ -16,7 +16,7 @@ import httpx2
 import pytest
 
 from tests.support.replicas import STORES, Replicas, client_of, ended, running_replicas, spoken
-from tests.support.sizes import sized
+from tests.support.sizes import sized, within
 from tests.support.surfaces import SURFACES, follow
 
 AGENTS = '''
@@ -129,7 +129,7 @@ async def _statuses(client: httpx2.AsyncClient, run_ids: list[str]) -> list[str]
 
 async def _begun(client: httpx2.AsyncClient, run_ids: list[str]) -> str:
     """The run that is under way, once there is one, which is never more than one."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             counted = Counter(dict(zip(run_ids, await _statuses(client, run_ids), strict=True)).values())
             assert counted["running"] <= 1
@@ -221,8 +221,8 @@ async def test_process_that_has_just_come_hears_of_every_event_at_once(
         watching = await stack.enter_async_context(follow(there, run_id))
         await watching.until("two ")
         began = time.monotonic()
-        for number in range(5):
+        for number in range(10):
             await inject(here, run_id, f"{number} ")
             assert await watching.until(" ") == f"{number} "
-        assert time.monotonic() - began < 1, "it looks by itself only every second"
+        assert time.monotonic() - began < within(2, 6), "it looks by itself only every second"
         await inject(here, run_id, "end")

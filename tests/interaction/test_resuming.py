@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.cut_streams import CUTS, Reader
 from tests.support.replicas import STORES, Replicas, client_of, running_replicas
-from tests.support.sizes import IS_FULL, percentile, sized
+from tests.support.sizes import percentile, sized, within
 
 AGENTS = '''
 import asyncio, json, random, time
@@ -32,7 +32,7 @@ STREAMS = sized(50, 8)
 PACE = STREAMS / sized(400, 1200)
 EVENTS = 200
 MAX_CUTS = 10
-PROMISED_SECONDS = 0.25 if IS_FULL else 1.0  # beside other tests, two cores are not enough for the promise
+PROMISED_SECONDS = within(0.25, 2.5)
 PERCENTILE = sized(99, 90)  # of a few streams on a busy machine, the slowest says more of the machine
 
 

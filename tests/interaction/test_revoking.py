@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.support.databases import a_migrated_database, named
+from tests.support.databases import a_copy_of, a_migrated_database
 from tests.support.inns import Inn, running_inn
 from tests.support.tokens import a_token
 
@@ -21,14 +21,11 @@ Pair = tuple[Inn, Inn]
 @pytest.fixture(scope="module", params=["postgres", "redis"])
 def inns(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Iterator[Pair]:
     """Two servers of one store, which keep tokens there, or in Redis."""
-    settings: dict[str, Any] = {
-        "force_auth": True,
-        "rate_limit_failed_auth": "off",
-        "database_url": named(a_migrated_database(postgres_url), postgres_url),
-    }
+    settings: dict[str, Any] = {"force_auth": True, "rate_limit_failed_auth": "off"}
     if request.param == "redis":
         settings |= {"redis_url": request.getfixturevalue("redis_url"), "token_store": "redis"}
     with ExitStack() as stack:
+        settings["database_url"] = stack.enter_context(a_copy_of(a_migrated_database(postgres_url), postgres_url))
         folders: list[Path] = [tmp_path_factory.mktemp("data") for _ in range(2)]
         one, two = (stack.enter_context(running_inn(folder, **settings)) for folder in folders)
         yield one, two

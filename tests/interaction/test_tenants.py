@@ -124,7 +124,7 @@ def test_anothers_websocket_is_refused_as_an_unknown_one(house: House, query: st
                     status, error = _handshake(url, spy)
                     answers.append((status, str(error).replace(name, "…")))
                 assert answers[0] == answers[1], unknown
-                assert answers[0][0] == 404
+                assert answers[0][0] == (403 if "user_id" in query else 404), "who may not name anybody else is told so"
 
 
 def test_turns_and_frames_on_a_websocket_reach_nothing_of_anothers(house: House) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ async def trace_of(client: httpx2.AsyncClient, trace_id: str, until: str) -> lis
         answer = await client.get(f"/api/observability/traces/{trace_id}")
         assert answer.status_code == 200, answer.text
         spans = answer.json()["spans"]
+        await asyncio.sleep(0.02)
     return spans
 
 
@@ -51,7 +53,6 @@ def replicas(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Replica
         yield running
 
 
-@pytest.mark.timeout(60)
 async def test_another_process_tells_of_a_run_while_it_goes_on(replicas: Replicas) -> None:
     async with client_of(replicas.one) as one, client_of(replicas.other) as other:
         run = await ask(one)
@@ -64,7 +65,6 @@ async def test_another_process_tells_of_a_run_while_it_goes_on(replicas: Replica
     assert [span["status"] for span in after if span["kind"] in ("run", "agent", "tool")] == ["cancelled"] * 3
 
 
-@pytest.mark.timeout(60)
 async def test_a_run_that_a_crash_cut_off_has_a_span_for_each_attempt(innkeeper_server: ServerFactory) -> None:
     innkeeper_server.write("inn.py", AGENTS)
     server = innkeeper_server("inn.py")

@@ -20,6 +20,7 @@ from innkeeper.issuers.oidc import LEEWAY, Claims, OidcIssuer
 from innkeeper.ports.issuers import Vouched
 from tests.support.issuers import AUDIENCE, LittleIssuer, little_issuer, made_key, signed
 from tests.support.servers import serve_app
+from tests.support.sizes import within
 
 SECOND = 1_000_000
 CLAIMS = Claims()
@@ -409,4 +410,4 @@ async def test_an_issuer_that_says_nothing_is_waited_for_no_longer_than_a_while(
         began = time.monotonic()
         with pytest.raises(StorageUnavailable):
             await Desk(issuer, f"{url}/jwks").caller(issuer.token())
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < within(3, 20)

@@ -113,7 +113,7 @@ def _results(client: httpx2.Client, run: Json) -> dict[str, Any]:
 
 
 def _until(holds: Any) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 40
     while not holds():
         assert time.monotonic() < deadline, "it has not come to that"
         time.sleep(0.05)

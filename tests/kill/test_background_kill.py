@@ -19,6 +19,7 @@ from tests.kill.conftest import Place
 from tests.support.inns import Frame, Json, frames, said
 from tests.support.inspections import each, faults_of_log, name_of, rows_of
 from tests.support.servers import ServerFactory, ServerProcess, innkeeper_command
+from tests.support.sizes import within
 
 RUNS = int(os.environ.get("KILL_BACKGROUND_RUNS", "60"))
 KILLS = int(os.environ.get("KILL_BACKGROUND_KILLS", "3"))
@@ -86,7 +87,7 @@ async def test_background_runs_end_once_and_soon_whichever_worker_is_killed(
     )
     faults = [fault for run_id, run in runs.items() for fault in _faults(run, logs[run_id], asked[run_id], effects)]
     assert not faults, "\n".join(faults[:20])
-    assert max(late.values()) <= 15
+    assert max(late.values()) <= within(15, 30)
     assert max(again) > 1, "the kills hit somebody"
 
 

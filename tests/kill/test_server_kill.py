@@ -44,6 +44,13 @@ def server(innkeeper_server: ServerFactory) -> ServerProcess:
     return innkeeper_server("inn.py", env={"INNKEEPER_DRAIN_SECONDS": "1"})
 
 
+@pytest.fixture
+def patient_server(innkeeper_server: ServerFactory) -> ServerProcess:
+    """Lets runs end that need a while for it on a busy machine."""
+    innkeeper_server.write("inn.py", AGENTS)
+    return innkeeper_server("inn.py", env={"INNKEEPER_DRAIN_SECONDS": "20"})
+
+
 class Witness:
     """A client of one stream: what it has received, and whether it was cut off."""
 
@@ -150,18 +157,18 @@ async def test_turns_that_waited_when_the_server_was_killed_have_an_end(server: 
         assert http.post("/chat", json={"agent_name": "echo", "input": "Hi", "session_id": "one"}).status_code == 200
 
 
-async def test_stopped_server_lets_short_runs_end(server: ServerProcess) -> None:
+async def test_stopped_server_lets_short_runs_end(patient_server: ServerProcess) -> None:
     witness = Witness("short", 100)
-    async with httpx2.AsyncClient(base_url=server.url, timeout=20) as client:
+    async with httpx2.AsyncClient(base_url=patient_server.url, timeout=20) as client:
         watching = asyncio.create_task(witness.watch(client))
         while not witness.received:
             await asyncio.sleep(0.005)
-        server.send_signal(signal.SIGTERM)
+        patient_server.send_signal(signal.SIGTERM)
         await watching
     found = frames(witness.received)
     assert found[-1].data["status"] == "completed"
     assert said(found) == "".join(f"{number} " for number in range(100))
-    assert await asyncio.to_thread(server.wait) == 0
+    assert await asyncio.to_thread(patient_server.wait) == 0
 
 
 async def test_stopped_server_tells_long_runs_that_they_were_interrupted(server: ServerProcess) -> None:
@@ -185,10 +192,13 @@ async def test_stopped_server_tells_long_runs_that_they_were_interrupted(server:
             assert http.get(f"/runs/{witness.run_id}/events").content == b"\n\n".join(kept)
 
 
-@pytest.mark.parametrize(("count", "status"), [(100, "completed"), (100_000, "interrupted")])
+@pytest.mark.parametrize(
+    ("kind", "count", "status"), [("patient_server", 100, "completed"), ("server", 100_000, "interrupted")]
+)
 async def test_stopped_server_lets_websockets_hear_how_their_runs_end(
-    server: ServerProcess, count: int, status: str
+    request: pytest.FixtureRequest, kind: str, count: int, status: str
 ) -> None:
+    server: ServerProcess = request.getfixturevalue(kind)
     async with connect(f"{server.url.replace('http', 'ws', 1)}/ws/chat") as socket:
         await socket.send(json.dumps({"agent_name": "counts", "input": f"Count to {count}"}))
         await socket.recv()

@@ -15,11 +15,11 @@ import pytest
 from tests.kill.conftest import Place
 from tests.support.inspections import Inspector
 from tests.support.servers import ServerFactory, ServerProcess, innkeeper_command
-from tests.support.sizes import sized
+from tests.support.sizes import sized, within
 from tests.support.writers import AGENTS, Ledger, writing
 
 ROUNDS = int(os.environ.get("KILL_ROUNDS", sized(10, 4)))
-READY_SECONDS = 3.0
+READY_SECONDS, SETTLED_SECONDS = within(3.0, 12.0), within(3.0, 6.0)
 _SESSIONS_LAST = 5
 
 
@@ -47,7 +47,7 @@ async def test_what_eight_writers_were_told_survives_kills_once_and_without_gaps
     assert {run["status"] for run in inspector.runs.values()} == {"completed", "interrupted"}
     # A start that nothing went before tells how busy this machine is.
     assert statistics.median(ready) <= max(READY_SECONDS, 1.5 * unburdened), ready
-    assert statistics.median(settled) <= READY_SECONDS, "the dead are missed at once, and not when they are overdue"
+    assert statistics.median(settled) <= SETTLED_SECONDS, "the dead are missed at once, and not when they are overdue"
     assert "Traceback" not in server.log
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.openai.hosts import Host
 from tests.support.openai_upstream import Reply, Upstream
+from tests.support.sizes import within
 
 GO: list[Any] = [{"role": "user", "content": "Go"}]
 
@@ -41,7 +42,7 @@ def test_closed_stream_cancels_the_agent_and_keeps_what_it_said(
 def test_abandoned_request_cancels_the_agent(http: httpx2.Client, host: Host) -> None:
     body = {"model": "patient", "messages": GO, "metadata": {"grace": 0, "session_id": "left-whole"}}
     with pytest.raises(httpx2.ReadTimeout):
-        http.post("/v1/chat/completions", json=body, timeout=httpx2.Timeout(10, read=0.3))
+        http.post("/v1/chat/completions", json=body, timeout=httpx2.Timeout(10, read=1))
     assert host.cancelled.wait(10)
     (run,) = http.get("/runs", params={"session_id": "left-whole"}).json()["runs"]
     ended = ended_run(http, run["id"])
@@ -70,7 +71,7 @@ def test_grace_is_five_seconds_unless_the_request_says_otherwise(http: httpx2.Cl
         assert host.began.wait(10)
     began = time.monotonic()
     assert ended_run(http, run_id)["status"] == "cancelled"
-    assert 4 < time.monotonic() - began < 8
+    assert 4 < time.monotonic() - began < within(8, 30)
 
 
 def test_run_that_is_to_continue_outlives_its_client(http: httpx2.Client, host: Host) -> None:
@@ -86,12 +87,12 @@ def test_run_that_is_to_continue_outlives_its_client(http: httpx2.Client, host: 
 
 
 def test_another_reader_within_the_grace_keeps_the_run(http: httpx2.Client, host: Host) -> None:
-    body = {"model": "patient", "messages": GO, "stream": True, "grace": 0.5}
+    body = {"model": "patient", "messages": GO, "stream": True, "grace": 1}
     with http.stream("POST", "/v1/chat/completions", json=body) as answer:
         run_id = answer.headers["x-run-id"]
         assert host.began.wait(10)
     with http.stream("GET", f"/runs/{run_id}/events") as events:
-        assert http.get(f"/runs/{run_id}", params={"wait": 1}).json()["status"] == "running"
+        assert http.get(f"/runs/{run_id}", params={"wait": 1.6}).json()["status"] == "running"
         assert events.status_code == 200
     assert host.cancelled.wait(10), "the second reader has left as well"
     assert ended_run(http, run_id)["status"] == "cancelled"

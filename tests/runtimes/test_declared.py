@@ -24,6 +24,7 @@ from innkeeper.runtimes.tools import tool
 from innkeeper.testing import RuntimeContract
 from tests.support.openai_upstream import Reply, Upstream
 from tests.support.plays import cancelled_after, text_of
+from tests.support.sizes import within
 
 Collect = Callable[..., Awaitable[list[AgentEvent]]]
 MakeContext = Callable[..., RunContext]
@@ -62,7 +63,7 @@ async def longest_pause():
 print(asyncio.run(longest_pause()))
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
-    assert float(ran.stdout) < 0.15
+    assert float(ran.stdout) < within(0.15, 1.0)
 
 
 async def test_instructions_tools_and_settings_reach_the_model(collect: Collect, upstream: Upstream) -> None:

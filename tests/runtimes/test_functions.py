@@ -283,7 +283,7 @@ async def test_an_agent_cannot_end_the_process_or_hang_its_run(error: BaseExcept
 
     for agent in (function, generator, coroutine, async_generator):
         with pytest.raises((AgentFailed, RuntimeError)):
-            await asyncio.wait_for(collect(served(agent)), 5)
+            await asyncio.wait_for(collect(served(agent)), 30)
 
 
 async def test_tool_calls_of_a_function_are_the_server_s_own(collect: Collect) -> None:

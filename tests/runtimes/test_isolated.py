@@ -26,6 +26,7 @@ from innkeeper.runtimes.isolated import IsolatedRuntime
 from innkeeper.runtimes.settings import RuntimeSettings
 from innkeeper.testing.runtimes import new_context, play, text_of
 from tests.runtimes import test_function_contract as contracts
+from tests.support.sizes import within
 
 Messages = list[dict[str, Any]]
 TURN = Turn((Message("user", "Hello"),))
@@ -69,6 +70,9 @@ class TestGenerator(IsolatedContract, contracts.TestGenerator):
         return IsolatedRuntime(super().tool_runtime(), "agent")
 
 
+BLOCKED = within(0.6, 2.0)
+
+
 async def longest_pause(run: asyncio.Future[Any]) -> float:
     """For how long the running loop was kept from its work until `run` had ended."""
     longest, last = 0.0, time.monotonic()
@@ -80,11 +84,11 @@ async def longest_pause(run: asyncio.Future[Any]) -> float:
 
 async def test_an_agent_that_blocks_its_loop_does_not_block_the_servers() -> None:
     async def blocks(messages: Messages) -> str:
-        time.sleep(0.6)
+        time.sleep(BLOCKED)
         return "done"
 
     run = asyncio.ensure_future(play(isolated(blocks), "Hello"))
-    assert await longest_pause(run) < 0.15
+    assert await longest_pause(run) < BLOCKED / 4
     assert text_of(run.result()) == "done"
 
 
@@ -215,10 +219,10 @@ async def test_runs_that_wait_for_a_blocked_loop_get_a_new_one(caplog: pytest.Lo
     began = time.monotonic()
     said = await asyncio.gather(*(play(runtime, f"number {number}") for number in range(3)))
     assert [text_of(events) for events in said] == ["number 0", "number 1", "number 2"]
-    assert 0.9 < time.monotonic() - began < 3
+    assert 0.9 < time.monotonic() - began < within(3, 15)
     began = time.monotonic()
     await play(runtime, "later")
-    assert time.monotonic() - began < 0.5, "the new loop is known by now"
+    assert time.monotonic() - began < within(0.5, 0.9), "the new loop is known by now"
     (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert f"{__file__}:" in warning and "blocks" in warning
     assert not blocked.done()
@@ -240,7 +244,7 @@ async def test_a_run_that_left_before_it_began_never_begins() -> None:
     await asyncio.sleep(0.1)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(waiting, 0.5)
+        await asyncio.wait_for(waiting, 10)
     release.set()
     await blocked
     await play(runtime, "third")

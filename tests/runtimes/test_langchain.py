@@ -208,3 +208,12 @@ def test_runnables_are_recognised() -> None:
     runnable = RunnableLambda(lambda text: text)
     for one in (runnable, Speaker(reply=echo), runnable | runnable):
         assert isinstance(adapt(one, "a", RuntimeSettings()), LangChainRuntime)
+
+
+@pytest.mark.parametrize(("own", "asked"), [(None, 50), (20, 20), (70, 50)])
+async def test_a_model_is_asked_for_what_its_run_can_pay_for_and_keeps_its_own_limit(
+    collect: Collect, own: int | None, asked: int
+) -> None:
+    model = Speaker(reply=echo, max_tokens=own)
+    await collect(hosted(model), parameters=Parameters(affordable_tokens=50))
+    assert model.wishes[0]["max_tokens"] == asked

@@ -294,7 +294,7 @@ async def test_a_cancelled_run_ends_its_nodes(make_context: MakeContext) -> None
         return {}
 
     await cancelled_after(TextDelta, hosted(of_node(wait)), make_context())
-    await asyncio.wait_for(cancelled.wait(), 5)
+    await asyncio.wait_for(cancelled.wait(), 30)
 
 
 class Question(TypedDict, total=False):
@@ -496,7 +496,7 @@ async def test_nodes_that_hang_take_no_threads_of_the_server_nor_of_other_graphs
     try:
         for _ in runs:
             assert await asyncio.wait_for(asyncio.to_thread(begun.acquire, timeout=10), 11)
-        assert text_of(await asyncio.wait_for(collect(hosted(of_node(quick))), 5)) == "quick"
+        assert text_of(await asyncio.wait_for(collect(hosted(of_node(quick))), 30)) == "quick"
     finally:
         hang.set()
         assert {text_of(events) for events in await asyncio.gather(*runs)} == {"late"}

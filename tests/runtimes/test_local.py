@@ -53,7 +53,7 @@ def said(text: str) -> list[ChatCompletionUserMessageParam]:
 
 
 def wait_until(claim: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 40
     while not claim():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -361,7 +361,7 @@ async def test_cancelling_in_a_tool_does_not_wait_for_it(
         return ""
 
     upstream.script([Reply(calls=(("wait", {}),))])
-    await asyncio.wait_for(cancelled_after(ToolCalled, serve(tools=[wait]), make_context()), 5)
+    await asyncio.wait_for(cancelled_after(ToolCalled, serve(tools=[wait]), make_context()), 25)
     release.set()
 
 
@@ -406,3 +406,23 @@ class TestOpenAIAgents(RuntimeContract):
 @function_tool(needs_approval=True)
 def repeat(text: str) -> str:
     return text
+
+
+async def test_what_an_agent_consumes_that_is_asked_as_a_tool_is_reported(
+    collect: Collect, serve: Serve, upstream: Upstream
+) -> None:
+    asked = Agent(name="asked", model="gpt-4o")
+    upstream.script([Reply(calls=(("ask", {"input": "x"}),)), Reply("Seven.", usage=(5, 3)), "It is seven."])
+    events = await collect(serve(tools=[asked.as_tool("ask", "Asks.")]), "go")
+    told = [(one.usage.input_tokens, one.usage.output_tokens) for one in only(UsageReported, events)]
+    assert sorted(told) == [(5, 3), (11, 7), (11, 7)]
+
+
+@pytest.mark.parametrize(("own", "asked"), [(None, 50), (20, 20), (70, 50)])
+async def test_a_model_is_asked_for_what_its_run_can_pay_for_and_keeps_its_own_limit(
+    collect: Collect, serve: Serve, upstream: Upstream, own: int | None, asked: int
+) -> None:
+    runtime = serve(model_settings=ModelSettings(max_tokens=own))
+    await collect(runtime, "hi", parameters=Parameters(affordable_tokens=50))
+    body = upstream.requests[0].body
+    assert body.get("max_tokens", body.get("max_output_tokens")) == asked

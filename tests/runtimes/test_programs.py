@@ -22,6 +22,7 @@ from innkeeper.runtimes.programs_halls import Hall
 from innkeeper.runtimes.programs_prompts import Place
 from innkeeper.testing.runtimes import new_context, play, text_of
 from tests.support.programs import hosted, is_gone, script
+from tests.support.sizes import within
 
 PRINT_ENVIRONMENT = "import json, os; print(json.dumps(dict(os.environ)))"
 PRINT_ARGUMENTS = "import json, sys; print(json.dumps(sys.argv[1:]))"
@@ -205,15 +206,18 @@ async def test_a_flood_is_read_only_as_fast_as_it_is_taken_and_then_refused() ->
             pass
 
 
+FLOODED = within(0.6, 1.2)
+
+
 async def test_a_flood_lets_the_event_loop_go_on() -> None:
-    runtime = hosted(script('while True: print(\'{"type": "noise"}\')'), output="jsonl", timeout=0.6)
+    runtime = hosted(script('while True: print(\'{"type": "noise"}\')'), output="jsonl", timeout=FLOODED)
     run = asyncio.ensure_future(play(runtime, "hi"))
     longest, last = 0.0, time.monotonic()
     while not run.done():
         await asyncio.wait([run], timeout=0.01)
         longest, last = max(longest, time.monotonic() - last), time.monotonic()
     assert isinstance(run.exception(), AgentTimedOut)
-    assert longest < 0.3
+    assert longest < FLOODED / 2
 
 
 @pytest.mark.parametrize("mark", [None, "\n> "])
@@ -242,7 +246,7 @@ async def test_whoever_is_called_and_gives_up_has_the_next_called() -> None:
     await asyncio.sleep(0)
     hall.leave(taken)
     first.cancel()
-    assert await asyncio.wait_for(second, 1) is None
+    assert await asyncio.wait_for(second, 20) is None
 
 
 async def test_one_that_closes_its_output_and_lives_on_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,7 +269,7 @@ async def test_what_has_forked_away_ends_when_the_run_is_cancelled() -> None:
     pid = _pid([await anext(events)])
     began = time.monotonic()
     await events.aclose()
-    assert time.monotonic() - began < 0.3
+    assert time.monotonic() - began < within(0.3, 5)
     assert await asyncio.to_thread(is_gone, pid)
 
 
@@ -287,14 +291,14 @@ if os.fork() == 0:
     os.setsid()
     while os.getppid() != 1 and time.sleep(0.02) is None:
         pass
-    time.sleep(3)
+    time.sleep(12)
     os._exit(0)
 print("hi", flush=True)
 os.kill(os.getppid(), signal.SIGKILL)
 time.sleep(60)
 """
     with pytest.raises(AgentFailed, match="exit code"):
-        await asyncio.wait_for(play(hosted(script(source)), "hi"), 2)
+        await asyncio.wait_for(play(hosted(script(source)), "hi"), within(2, 8))
 
 
 @linux

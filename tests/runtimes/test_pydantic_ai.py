@@ -13,6 +13,7 @@ from pydantic_ai import Agent, ModelRetry, Tool
 from pydantic_ai import RunContext as AgentContext
 from pydantic_ai.messages import ModelMessage, ModelResponse, UserPromptPart
 from pydantic_ai.models.function import AgentInfo, DeltaThinkingPart, DeltaToolCall, FunctionModel
+from pydantic_ai.models.test import TestModel
 from pydantic_ai.tools import DeferredToolRequests, ToolDefinition
 from pydantic_ai.toolsets import ExternalToolset
 
@@ -188,7 +189,7 @@ async def test_cancelling_in_a_model_call_closes_the_models_stream(make_context:
             closed.set()
 
     await cancelled_after(TextDelta, served(Agent(FunctionModel(stream_function=endless))), make_context())
-    await asyncio.wait_for(closed.wait(), 5)
+    await asyncio.wait_for(closed.wait(), 30)
 
 
 @pytest.mark.parametrize("is_async", [True, False])
@@ -210,7 +211,7 @@ async def test_cancelling_in_a_tool_does_not_wait_for_it(make_context: MakeConte
     tool = wait_in_task if is_async else wait_in_thread
     runtime = served(scripted(tools=[tool]))
     try:
-        await asyncio.wait_for(cancelled_after(ToolCalled, runtime, make_context(), f"call {tool.__name__} {{}}"), 5)
+        await asyncio.wait_for(cancelled_after(ToolCalled, runtime, make_context(), f"call {tool.__name__} {{}}"), 25)
     finally:
         release.set()
     assert cancelled.is_set() is is_async
@@ -290,3 +291,19 @@ async def _call_then_echo(
         return
     prompts = [part.content for one in messages for part in one.parts if isinstance(part, UserPromptPart)]
     yield str(prompts[-1])
+
+
+async def test_what_an_agent_consumes_that_a_tool_asks_on_the_runs_account_is_reported(collect: Collect) -> None:
+    inner = Agent(TestModel())
+    alone: list[Any] = []
+
+    async def ask(context: AgentContext[Any], question: str) -> str:
+        answer = await inner.run(question, usage=context.usage)
+        alone.append(answer.response.usage)
+        return answer.output
+
+    outer = served(agent_of(calling("ask", question="How far is it?"), tools=[ask]))
+    told = [one.usage for one in only(UsageReported, await collect(outer, "go"))]
+    (nested,) = alone
+    assert len(told) == 3, "two calls of its own model, and what was between them"
+    assert told[1] == Usage(nested.input_tokens, nested.output_tokens) and told[1].output_tokens

@@ -37,4 +37,4 @@ async def test_whoever_waits_for_a_reader_that_has_left_goes_on() -> None:
     events = relayed(produce, new_context())
     await anext(events)
     await events.aclose()  # type: ignore[attr-defined]  # it is a generator
-    await asyncio.wait_for(waiting[0], 5)
+    await asyncio.wait_for(waiting[0], 30)

@@ -6,6 +6,9 @@ import asyncio
 import sys
 from pathlib import Path
 
+import pytest
+
+from innkeeper.core.errors import ShuttingDown
 from innkeeper.sandbox.children import Children
 
 FLOODS = """
@@ -23,6 +26,22 @@ async def test_a_child_whose_output_nobody_reads_ends_when_it_is_told_to(tmp_pat
     async with children.one() as child:
         while not has_flooded.exists():
             await asyncio.sleep(0.01)
-    await asyncio.wait_for(children.close(), 10)
+    await asyncio.wait_for(children.close(), 30)
     assert not child.is_alive
     assert children.pids == []
+
+
+async def test_a_child_that_starts_while_all_are_ended_ends_too() -> None:
+    children = Children([sys.executable, "-I", "-c", "import sys; sys.stdin.read()"], 1)
+    started: list[int] = []
+
+    async def use() -> None:
+        async with children.one() as child:
+            started.append(child.pid)
+
+    using = asyncio.create_task(use())
+    await asyncio.sleep(0)  # it is being started
+    await children.close()
+    with pytest.raises(ShuttingDown):
+        await asyncio.wait_for(using, 10)
+    assert (started, children.pids) == ([], [])

@@ -11,17 +11,18 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from innkeeper.core.errors import SetupError, ShuttingDown, SourceRejected
-from innkeeper.ports.sandbox import CodeFailed, LimitExceeded, Limits
+from innkeeper.ports.sandbox import CodeFailed, LimitExceeded, Limits, Outcome
 
 pytest.importorskip("pydantic_monty")
 
 from innkeeper.sandbox.monty import MontySandbox
 
-LIMITS = Limits(cpu_seconds=0.3)
+LIMITS = Limits(cpu_seconds=0.3, wall_seconds=60)
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
 
@@ -33,8 +34,21 @@ async def sandbox() -> AsyncIterator[MontySandbox]:
     await opened.close()
 
 
-async def call(sandbox: MontySandbox, source: str) -> object:
+async def call(sandbox: MontySandbox, source: str) -> Any:
     return (await sandbox.call(source, "f", {}, hosts={}, limits=LIMITS)).value
+
+
+async def burning(sandbox: MontySandbox, body: str = "while True: pass") -> asyncio.Task[Outcome]:
+    """A call that takes very long, once it has begun."""
+    begun = asyncio.Event()
+
+    async def begin() -> None:
+        begun.set()
+
+    source, wide = f"def f():\n    begin()\n    {body}", Limits(cpu_seconds=60, wall_seconds=60)
+    calling = asyncio.create_task(sandbox.call(source, "f", {}, hosts={"begin": begin}, limits=wide))
+    await asyncio.wait_for(begun.wait(), 30)
+    return calling
 
 
 def group(pid: int) -> list[int]:
@@ -89,9 +103,10 @@ async def test_time_runs_in_the_sandbox(sandbox: MontySandbox) -> None:
         "    await asyncio.gather(asyncio.sleep(0.2), asyncio.sleep(0.2))\n    time.sleep(0.1)\n"
         "    return time.monotonic() - began"
     )
-    passed = await call(sandbox, source)
-    assert isinstance(passed, float)
-    assert 0.29 < passed < 0.39
+    passed = [await call(sandbox, source)]
+    while passed[-1] >= 0.39 and len(passed) < 5:  # a busy machine wakes nobody in time; one after the other takes 0.5
+        passed.append(await call(sandbox, source))
+    assert 0.29 < passed[-1] < 0.39
 
 
 async def test_code_that_fails_costs_no_process_and_code_beyond_a_limit_costs_one(sandbox: MontySandbox) -> None:
@@ -108,7 +123,8 @@ async def test_code_that_fails_costs_no_process_and_code_beyond_a_limit_costs_on
 async def test_a_child_that_kept_much_memory_is_not_asked_again(sandbox: MontySandbox) -> None:
     before = sandbox.pids
     source = "def f():\n    items = ['x' * 1000 + str(one) for one in range(150000)]\n    return len(items)"
-    assert (await sandbox.call(source, "f", {}, hosts={}, limits=Limits())).value == 150000
+    wide = Limits(cpu_seconds=30, wall_seconds=60)
+    assert (await sandbox.call(source, "f", {}, hosts={}, limits=wide)).value == 150000
     assert await call(sandbox, "def f(): return 1") == 1
     assert not set(sandbox.pids) & set(before)
 
@@ -137,33 +153,30 @@ async def test_children_have_no_environment(sandbox: MontySandbox) -> None:
 
 @on_linux
 async def test_a_child_that_dies_is_replaced(sandbox: MontySandbox) -> None:
-    burning = asyncio.create_task(call(sandbox, "def f():\n    while True: pass"))
-    await asyncio.sleep(0.1)
+    burns = await burning(sandbox)
     for pid in sandbox.pids:
         os.kill(pid, signal.SIGKILL)
     with pytest.raises(CodeFailed, match="ended the process"):
-        await burning
+        await burns
     assert await call(sandbox, "def f(): return 1") == 1
 
 
 @on_linux
 async def test_what_is_cancelled_leaves_no_process(sandbox: MontySandbox) -> None:
-    burning = asyncio.create_task(call(sandbox, "def f(): return 10 ** 10 ** 8"))
-    await asyncio.sleep(0.1)
+    burns = await burning(sandbox, "return 10 ** 10 ** 8")
     processes = [process for pid in sandbox.pids for process in group(pid)]
-    burning.cancel()
-    await asyncio.wait([burning])
+    burns.cancel()
+    await asyncio.wait([burns])
     await asyncio.to_thread(_gone, processes)
 
 
 @on_linux
 async def test_closing_ends_every_process_and_every_call(sandbox: MontySandbox) -> None:
-    burning = asyncio.create_task(call(sandbox, "def f():\n    while True: pass"))
-    await asyncio.sleep(0.1)
+    burns = await burning(sandbox)
     processes = [process for pid in sandbox.pids for process in group(pid)]
     await sandbox.close()
     with pytest.raises(CodeFailed):
-        await burning
+        await burns
     await asyncio.to_thread(_gone, processes)
     with pytest.raises(ShuttingDown):
         await call(sandbox, "def f(): return 1")
@@ -177,11 +190,18 @@ from innkeeper.sandbox.monty import MontySandbox
 async def main():
     sandbox = MontySandbox(2)
     await sandbox.open()
-    for source in ("def f():\\n    while True: pass", "import time\\ndef f(): time.sleep(3600)"):
-        asyncio.create_task(sandbox.call(source, "f", {}, hosts={}, limits=Limits(wall_seconds=3600)))
-    while len(sandbox.pids) < 2:
-        await asyncio.sleep(0.05)
-    await asyncio.sleep(0.3)
+    begun, calls = asyncio.Semaphore(0), []
+
+    async def begin():
+        begun.release()
+
+    limits = Limits(cpu_seconds=4, wall_seconds=3600)
+    for body in ("while True: pass", "time.sleep(3600)"):
+        source = f"import time\\ndef f():\\n    begin()\\n    {body}"
+        call = sandbox.call(source, "f", {}, hosts={"begin": begin}, limits=limits)
+        calls.append(asyncio.create_task(call))
+    for _ in calls:
+        await begun.acquire()
     print(*sandbox.pids, flush=True)
     await asyncio.sleep(3600)
 
@@ -195,13 +215,13 @@ def test_children_of_a_server_that_was_killed_end_by_themselves() -> None:
         assert server.stdout is not None
         pids = [int(pid) for pid in server.stdout.readline().split()]
         processes = [process for pid in pids for process in group(pid)]
-        assert len(processes) == 4
         server.kill()
+    assert len(processes) == 4
     _gone(processes)
 
 
 def _gone(processes: list[int]) -> None:
-    until = time.monotonic() + 15
+    until = time.monotonic() + 80
     while any(_lives(process) for process in processes):
         assert time.monotonic() < until
         time.sleep(0.02)

@@ -11,9 +11,11 @@ import statistics
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from innkeeper.core.errors import MissingDependency, SetupError, ShuttingDown, SourceRejected
 from innkeeper.ports.sandbox import CodeFailed, LimitExceeded, Limits, Outcome
@@ -22,8 +24,11 @@ from innkeeper.sandbox.process import ProcessSandbox
 from tests.sandbox.hostile import CANARY, VARIABLE
 from tests.sandbox.hostile_processes import ATTACKS, OWNED, Attack
 from tests.support.sandboxes import opened_or_skipped
+from tests.support.sizes import within
 
 LIMITS = Limits(cpu_seconds=0.5, wall_seconds=3.0, memory=128 * 1024 * 1024)
+HONEST = replace(LIMITS, cpu_seconds=10, wall_seconds=60)
+"""For what ends by itself, however busy the machine is."""
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="bubblewrap is for Linux")
 
@@ -38,11 +43,22 @@ async def sandbox(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ProcessSandb
     await opened.close()
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def besieged() -> AsyncIterator[ProcessSandbox]:
+    """As `sandbox`, but one that outlives all attacks, one after the other."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, CANARY)
+        opened = ProcessSandbox(calls=2)
+        await opened_or_skipped(opened)
+        yield opened
+        await opened.close()
+
+
 async def echo(*given: object) -> object:
     return list(given)
 
 
-async def answer_to(sandbox: ProcessSandbox, source: str, function: str = "attack", limits: Limits = LIMITS) -> str:
+async def answer_to(sandbox: ProcessSandbox, source: str, function: str = "attack", limits: Limits = HONEST) -> str:
     """In words that tests can compare."""
     try:
         outcome = await sandbox.call(source, function, (), hosts={"echo": echo}, limits=limits)
@@ -80,8 +96,16 @@ def worker_of(sandbox: ProcessSandbox) -> int:
     return worker
 
 
+async def forked(worker: int) -> set[int]:
+    """The processes of its calls, once there is one."""
+    async with asyncio.timeout(30):
+        while not (forks := descendants(worker)):
+            await asyncio.sleep(0.01)
+    return forks
+
+
 async def gone(pids: set[int]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while pids & processes().keys():
             await asyncio.sleep(0.01)
 
@@ -89,17 +113,29 @@ async def gone(pids: set[int]) -> None:
 # --- attacks ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("attack", ATTACKS, ids=str)
-async def test_what_only_full_python_can_try_ends_and_gives_nothing(sandbox: ProcessSandbox, attack: Attack) -> None:
+async def test_what_only_full_python_can_try_ends_and_gives_nothing(besieged: ProcessSandbox, attack: Attack) -> None:
+    limits = limits_for(attack)
     began = time.monotonic()
-    answer = await answer_to(sandbox, attack.source)
-    assert time.monotonic() - began < LIMITS.wall_seconds + 4
+    answer = await answer_to(besieged, attack.source, limits=limits)
+    assert time.monotonic() - began < limits.wall_seconds + within(4, 30)
     assert OWNED not in answer
     assert CANARY not in answer
     if attack.answer:
         assert answer.startswith(attack.answer)
-    assert await answer_to(sandbox, "def f(): return 2", "f") == "returned: 2 "
-    assert not descendants(worker_of(sandbox))
+    assert await answer_to(besieged, "def f(): return 2", "f") == "returned: 2 "
+    await gone(descendants(worker_of(besieged)))
+
+
+def limits_for(attack: Attack) -> Limits:
+    """On a busy machine, time comes before the limit that must have ended it, unless there is enough of it."""
+    match attack.answer:
+        case "limit: cpu_seconds":
+            return replace(LIMITS, wall_seconds=60)
+        case "limit: memory" | "limit: output":
+            return HONEST
+    return LIMITS
 
 
 async def test_the_sandbox_holds_python_and_nothing_else(sandbox: ProcessSandbox) -> None:
@@ -114,7 +150,7 @@ def attack():
     return [name for name in ("site-packages", "test") for one in os.listdir("/python/lib")
             if os.path.exists(f"/python/lib/{one}/{name}") and os.listdir(f"/python/lib/{one}/{name}")]
 """
-    outcome = await sandbox.call(source, "attack", (), hosts={}, limits=LIMITS)
+    outcome = await sandbox.call(source, "attack", (), hosts={}, limits=HONEST)
     assert outcome.value == []
     folders = {line.split()[0] for line in outcome.printed.splitlines()}
     assert folders - {"/lib", "/lib64"} == {
@@ -176,7 +212,7 @@ async def f():
             hashlib.sha256(b"x").hexdigest()[:4], database.execute("select 1 + 1").fetchone(), len(str(uuid.uuid4())),
             zlib.decompress(zlib.compress(b"x")).decode(), datetime(2026, 1, 1, tzinfo=timezone.utc).isoformat()]
 """
-    assert (await sandbox.call(source, "f", (), hosts={"echo": echo}, limits=LIMITS)).value == [
+    assert (await sandbox.call(source, "f", (), hosts={"echo": echo}, limits=HONEST)).value == [
         *(4, [0, 1, 2], "slept", "0.3", "2d71", [2], 36, "x"),
         "2026-01-01T00:00:00+00:00",
     ]
@@ -218,16 +254,21 @@ async def test_a_call_that_asks_much_before_it_reads_the_answers_does_not_stand_
     source = (
         "import asyncio\nasync def f(): return len(await asyncio.gather(*[large('x' * 50000) for _ in range(100)]))"
     )
-    assert await sandbox.call(source, "f", (), hosts={"large": large}, limits=Limits(cpu_seconds=5)) == Outcome(100)
+    limits = Limits(cpu_seconds=10, wall_seconds=60)
+    assert await sandbox.call(source, "f", (), hosts={"large": large}, limits=limits) == Outcome(100)
 
 
 async def test_cpu_time_is_counted_in_parts_of_a_second(sandbox: ProcessSandbox) -> None:
     limits = Limits(cpu_seconds=0.2, wall_seconds=1.9)
-    assert await answer_to(sandbox, "def f():\n    while True: pass", "f", limits) == "limit: cpu_seconds"
+    burn = "def f():\n    while True: pass"
+    answers = [await answer_to(sandbox, burn, "f", limits)]
+    while answers[-1] == "limit: wall_seconds" and len(answers) < 5:  # a busy machine has other things to do
+        answers.append(await answer_to(sandbox, burn, "f", limits))
+    assert answers[-1] == "limit: cpu_seconds"
 
 
 async def test_what_is_counted_is_bytes(sandbox: ProcessSandbox) -> None:
-    limits = Limits(output=300_000)
+    limits = Limits(output=300_000, wall_seconds=60)
     source = "def f(): return {} * 90_000"
     assert await answer_to(sandbox, source.format("'é'"), "f", limits) == f"returned: {'é' * 90_000} "
     assert await answer_to(sandbox, source.format("'é' * 8"), "f", limits) == "limit: output"
@@ -239,7 +280,7 @@ async def test_what_is_counted_is_bytes(sandbox: ProcessSandbox) -> None:
 async def test_a_call_that_ended_has_no_process(sandbox: ProcessSandbox) -> None:
     worker = worker_of(sandbox)
     for source in ("def f(): return 1", "def f():\n    while True: pass", "import os\ndef f(): os._exit(0)"):
-        await answer_to(sandbox, source, "f")
+        await answer_to(sandbox, source, "f", LIMITS)
     await gone(descendants(worker))
     assert worker_of(sandbox) == worker
 
@@ -247,30 +288,37 @@ async def test_a_call_that_ended_has_no_process(sandbox: ProcessSandbox) -> None
 async def test_a_call_that_is_cancelled_has_no_process(sandbox: ProcessSandbox) -> None:
     worker = worker_of(sandbox)
     call = asyncio.create_task(answer_to(sandbox, "import time\ndef f(): time.sleep(60)", "f"))
-    async with asyncio.timeout(5):
-        while not (forks := descendants(worker)):
-            await asyncio.sleep(0.01)
+    forks = await forked(worker)
     call.cancel()
     await gone(forks)
 
 
 async def test_a_worker_that_died_takes_its_calls_along_and_is_replaced(sandbox: ProcessSandbox) -> None:
     worker = worker_of(sandbox)
-    call = asyncio.create_task(answer_to(sandbox, "import time\ndef f(): time.sleep(60)", "f", Limits()))
-    async with asyncio.timeout(5):
-        while not (forks := descendants(worker)):
-            await asyncio.sleep(0.01)
+    call = asyncio.create_task(answer_to(sandbox, "import time\ndef f(): time.sleep(60)", "f"))
+    forks = await forked(worker)
     os.kill(worker, signal.SIGKILL)
     assert await call == "failed: The sandbox ended while the code ran."
     await gone({worker, *forks})
     assert await answer_to(sandbox, "def f(): return 2", "f") == "returned: 2 "
 
 
+async def test_a_call_that_comes_before_the_workers_death_is_noticed_has_another_worker(
+    sandbox: ProcessSandbox,
+) -> None:
+    assert sandbox.pid is not None
+    os.kill(worker_of(sandbox), signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while processes().get(sandbox.pid) and descendants(sandbox.pid):  # the loop has no turn meanwhile
+        assert time.monotonic() < deadline
+    assert await answer_to(sandbox, "def f(): return 2", "f") == "returned: 2 "
+
+
 async def test_nothing_is_left_of_a_sandbox_that_was_closed(sandbox: ProcessSandbox) -> None:
     assert sandbox.pid is not None
+    call = asyncio.create_task(answer_to(sandbox, "import time\ndef f(): time.sleep(60)", "f"))
+    await forked(worker_of(sandbox))
     everything = {sandbox.pid, *descendants(sandbox.pid)}
-    call = asyncio.create_task(answer_to(sandbox, "import time\ndef f(): time.sleep(60)", "f", Limits()))
-    await asyncio.sleep(0.1)
     await sandbox.close()
     assert "failed: " in await call
     await gone(everything)
@@ -295,7 +343,7 @@ asyncio.run(main())
     server = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)
     assert server.stdout is not None
     pid = int(await server.stdout.readline())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(everything := {pid, *descendants(pid)}) < 3:
             await asyncio.sleep(0.01)
     server.kill()
@@ -307,9 +355,9 @@ async def test_warm_calls_take_milliseconds(sandbox: ProcessSandbox) -> None:
     took = []
     for _ in range(50):
         began = time.perf_counter()
-        await sandbox.call("def f(): return 1", "f", (), hosts={}, limits=LIMITS)
+        await sandbox.call("def f(): return 1", "f", (), hosts={}, limits=HONEST)
         took.append(time.perf_counter() - began)
-    assert statistics.median(took) < 0.1
+    assert statistics.median(took) < within(0.1, 0.3)
 
 
 # --- machines that lack it --------------------------------------------------------------------------------------------
@@ -372,4 +420,29 @@ async def test_nothing_is_printed_by_a_call_that_prints_nothing(sandbox: Process
     source = (
         "import asyncio\nasync def g(): ...\nasync def f():\n    g()\n    asyncio.get_running_loop().create_future()"
     )
-    assert await sandbox.call(source, "f", (), hosts={}, limits=LIMITS) == Outcome(None)
+    assert await sandbox.call(source, "f", (), hosts={}, limits=HONEST) == Outcome(None)
+
+
+async def test_a_call_holds_its_own_channel_alone_however_many_files_the_server_has_open() -> None:
+    """What the worker inherits has the number that it had in the server, which is high amid many connections."""
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(600)]
+    sandbox = ProcessSandbox(calls=1)
+    source = """
+import os
+def attack():
+    found = []
+    for number in range(4, 5000):
+        try:
+            os.fstat(number)
+        except OSError:
+            continue
+        found.append(number)
+    return found
+"""
+    try:
+        await opened_or_skipped(sandbox)
+        assert await answer_to(sandbox, source) == "returned: [] "
+    finally:
+        await sandbox.close()
+        for one in held:
+            os.close(one)

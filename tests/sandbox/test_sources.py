@@ -8,13 +8,16 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from innkeeper.core.errors import SourceRejected
 from innkeeper.core.sources import MAX_SOURCE
 from innkeeper.sandbox import sources
 from tests.sandbox.hostile import UNPARSABLE
+
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""As the machine may be busy."""
 
 
 def test_a_signature_tells_how_a_function_can_be_called() -> None:
@@ -112,6 +115,7 @@ _PIECES += [
 ]
 
 
+@UNHURRIED
 @given(st.one_of(st.text(), st.lists(st.sampled_from(_PIECES), max_size=200).map("".join)))
 def test_whatever_the_text_the_answer_is_a_name_or_a_refusal_with_a_place(text: str) -> None:
     try:
@@ -123,6 +127,7 @@ def test_whatever_the_text_the_answer_is_a_name_or_a_refusal_with_a_place(text: 
         assert min(line, column) >= 1
 
 
+@UNHURRIED
 @given(st.text(max_size=50))
 def test_whatever_the_name_it_is_found_or_refused(name: str) -> None:
     with suppress(SourceRejected):

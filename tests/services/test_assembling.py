@@ -27,3 +27,4 @@ def test_a_run_that_begins_anew_keeps_what_was_injected_and_what_it_cost_and_not
     assembler.feed(TextDelta("Done."))
     assert assembler.messages() == (Message("user", "Be brief."), Message("assistant", "Done."))
     assert (assembler.output, assembler.usage) == ("Done.", Usage(3, 4))
+    assert assembler.by_model == {None: Usage(3, 4)}

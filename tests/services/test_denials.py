@@ -117,10 +117,10 @@ async def test_after_a_minute_each_is_told_again(bench: Bench) -> None:
 async def test_the_end_of_the_minute_tells_by_itself(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "innkeeper.db")
     await store.open()
-    denials = Denials(audit=Audit(journal=store.journal, now=now, new_id=new_id), each=1, seconds=0.05)
+    denials = Denials(audit=Audit(journal=store.journal, now=now, new_id=new_id), each=1, seconds=1)
     for _ in range(4):
         await denials.tell(DENIED)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while (await store.audit.head())[0] < 2:
             await asyncio.sleep(0.005)
     assert [entry.metadata.get("count") for entry, _ in await store.audit.chain(0, 9)] == [None, 3]
@@ -151,6 +151,34 @@ async def test_what_cannot_be_written_is_told_later_with_what_follows(bench: Ben
     audit.is_away = False
     await denials.close()
     assert await bench.counts() == [3]
+
+
+class Slow(Audit):
+    """Says that it has begun to write what it was told late, and writes it once it is let."""
+
+    has_begun: asyncio.Event
+    may_end: asyncio.Event
+
+    async def write(self, entry: WriteAudit) -> None:
+        if "count" in entry.entry.metadata:
+            self.has_begun.set()
+            await self.may_end.wait()
+        await super().write(entry)
+
+
+async def test_what_is_being_told_when_the_server_stops_is_told(bench: Bench) -> None:
+    audit = Slow(journal=bench.store.journal, now=now, new_id=new_id)
+    audit.has_begun, audit.may_end = asyncio.Event(), asyncio.Event()
+    denials = Denials(audit=audit, each=1, seconds=0.02)
+    for denial in (DENIED, replace(DENIED, actor=ANN.owner)):
+        for _ in range(3):
+            await denials.tell(denial)
+    await audit.has_begun.wait()
+    closing = asyncio.create_task(denials.close())
+    await asyncio.sleep(0)
+    audit.may_end.set()
+    await closing
+    assert sorted(filter(None, await bench.counts()), key=str) == [2, 2]
 
 
 def test_nobody_is_no_callers_name() -> None:

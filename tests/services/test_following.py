@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from innkeeper.core.changes import Segment
+from innkeeper.core.action_changes import PauseRun
+from innkeeper.core.actions import Action
+from innkeeper.core.changes import DeleteSession, Segment
+from innkeeper.core.errors import RunConflict, RunNotFound
 from innkeeper.core.events import (
+    ActionRequired,
     Event,
     MessageInjected,
     RunEnded,
@@ -24,14 +28,17 @@ from innkeeper.core.events import (
     UsageReported,
     payload,
 )
+from innkeeper.core.identity import Caller
 from innkeeper.core.messages import Message
 from innkeeper.core.outcomes import Accepted
-from innkeeper.core.runs import RunError
+from innkeeper.core.runs import Plan, Run, RunError
 from innkeeper.core.usage import Usage
 from innkeeper.services.following import Following, replayed
+from innkeeper.services.readings import RunReading
 from innkeeper.services.tails import Tail
+from innkeeper.storage.readers import StoredRuns
 from innkeeper.storage.sqlite.stores import SqliteStore
-from tests.support.turns import accept, accepted_by, end, events, fence, run_of
+from tests.support.turns import accept, accepted_by, end, events, fence, now, run_of
 
 STARTED = RunStarted("run", "s", "echo")
 
@@ -105,7 +112,7 @@ async def test_a_run_of_another_process_is_followed_to_its_end(store: SqliteStor
     tail = following.follow(accepted.run)
     assert following.follow(accepted.run) is tail
     changed = tail.changed()
-    await asyncio.wait_for(changed, 5)
+    await asyncio.wait_for(changed, 30)
     assert tail.head == 3
     await _tell(store, accepted, 4, TextDelta("c"))
     error = RunError("AGENT_FAILED", "It failed.")
@@ -114,7 +121,7 @@ async def test_a_run_of_another_process_is_followed_to_its_end(store: SqliteStor
     change = replace(end(accepted, "abc", status="failed"), segment=closing, error=error)
     await store.journal.commit((change,), fence(accepted))
     following.wake([accepted.run.id])
-    ending = await asyncio.wait_for(tail.ended, 5)
+    ending = await asyncio.wait_for(tail.ended, 30)
     assert (ending.status, ending.output, ending.error) == ("failed", "abc", error)
     told = [line for segment in tail.recent(accepted.run.last_seq) or () for line in segment.payloads()]
     expected: tuple[Event, ...] = (*map(TextDelta, "abc"), *last)
@@ -125,7 +132,70 @@ async def test_a_run_of_another_process_is_followed_to_its_end(store: SqliteStor
 async def test_a_run_that_is_deleted_while_it_is_followed_ends_its_tail(store: SqliteStore) -> None:
     following = Following(store.runs)
     tail = following.follow(accept("q", "s").run)
-    assert (await asyncio.wait_for(tail.ended, 5)).status == "interrupted"
+    assert (await asyncio.wait_for(tail.ended, 30)).status == "interrupted"
+    with pytest.raises(RunNotFound, match="has been deleted"):
+        await RunReading(store.runs, tail.run.id, tail, 0, following.left).next()
+
+
+async def test_whoever_follows_a_run_that_is_not_kept_is_told_that_its_end_is_gone(store: SqliteStore) -> None:
+    change = replace(accept("q", recorded=False), first=Segment(1, 1, payload(STARTED)))
+    accepted = await accepted_by(store, change)
+    following = Following(store.runs)
+    reading = RunReading(store.runs, accepted.run.id, following.follow(accepted.run), 0, following.left)
+    await _tell(store, accepted, 2, TextDelta("half an ans"))
+    following.wake(None)
+    while reading.after < 2:
+        assert await asyncio.wait_for(reading.next(), 30)
+    await store.journal.commit((end(accepted, "half an answer", seq=3),), fence(accepted))
+    following.wake(None)
+    with pytest.raises(RunConflict, match="was not kept"):
+        await asyncio.wait_for(reading.next(), 30)
+    assert not reading.is_complete
+
+
+class Vanishing(StoredRuns):
+    """The runs of a store whose session is deleted right after somebody has found one that waits for people."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        super().__init__(store._fetch)
+        self._journal = store.journal
+
+    async def find(self, caller: Caller, run_id: str) -> Run | None:
+        run = await super().find(caller, run_id)
+        if run is not None and run.status == "requires_action":
+            await self._journal.commit((DeleteSession(run.session_key),))
+        return run
+
+
+async def test_a_run_that_is_deleted_while_it_is_seen_to_wait_for_people_ends_its_tail(store: SqliteStore) -> None:
+    accepted = await _accepted(store)
+    actions = (Action("may", "approval", "talk", "{}"),)
+    asked = Segment(2, 1, payload(ActionRequired(accepted.run.id, actions, "2030-01-01T00:00:00Z")))
+    key, instant = accepted.run.session_key, now()
+    pause = PauseRun(accepted.run.id, key, asked, instant, instant, actions, "", Plan())
+    await store.journal.commit((pause,), fence(accepted))
+    tail = Following(Vanishing(store)).follow(accepted.run)
+    assert (await asyncio.wait_for(tail.ended, 30)).status == "interrupted"
+
+
+async def test_whoever_counts_on_an_end_goes_on_without_once_nobody_follows_the_run(store: SqliteStore) -> None:
+    accepted = await _accepted(store)
+    following = Following(store.runs)
+    tail = following.follow(accepted.run)
+    RunReading(store.runs, accepted.run.id, tail, 0, following.left).close()
+    async with asyncio.timeout(30):
+        await asyncio.wait([tail.ended])
+    assert following.follow(accepted.run) is not tail
+
+
+async def test_whoever_comes_when_this_process_leaves_reads_what_is_stored(store: SqliteStore) -> None:
+    accepted = await _accepted(store)
+    following = Following(store.runs)
+    following.cut()
+    reading = RunReading(store.runs, accepted.run.id, following.follow(accepted.run), 0, following.left)
+    assert await reading.next()
+    assert await asyncio.wait_for(reading.next(), 30) is None
+    assert reading.is_sent_away
 
 
 async def test_all_tails_of_a_run_are_cut_also_one_from_before_another_was_adopted(store: SqliteStore) -> None:

@@ -50,6 +50,15 @@ def test_no_name_has_an_address_in_it() -> None:
     ]
 
 
+def test_those_of_the_session_come_first_wherever_they_were_registered() -> None:
+    everywhere = Handlers()
+    everywhere.add_event("Told", len, session_id="s")
+    handlers = Handlers(everywhere)
+    handlers.add_event("Told", print)
+    assert [handler.function for handler in handlers.events("Told", "s")] == [len, print]
+    assert [handler.function for handler in handlers.events("Told", None)] == [print]
+
+
 def test_a_scope_has_one_handler_for_a_command() -> None:
     handlers = Handlers()
     handlers.add_command("Do", print)

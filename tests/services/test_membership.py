@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from innkeeper.buses.memory import MemoryBus
-from innkeeper.core.changes import KeepWorker, RequestCancel, Segment, TakeDead
+from innkeeper.core.changes import KeepWorker, ReleaseRun, RequestCancel, Segment, TakeDead
 from innkeeper.core.events import RunStarted, TextDelta, payload
 from innkeeper.core.outcomes import Accepted, Inherited
 from innkeeper.core.runs import Run
@@ -68,7 +68,7 @@ async def _accepted(store: SqliteStore, session_id: str, worker: str = WORKER, *
 
 
 async def _ended(store: SqliteStore, run_id: str) -> Run:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (run := await run_of(store, run_id)).ended_at is None:
             await asyncio.sleep(0.005)
     return run
@@ -90,6 +90,28 @@ async def test_a_run_that_this_worker_holds_and_nobody_executes_is_ended(
     await member.leave()
 
 
+@pytest.mark.parametrize("attempts", [1, 3])
+async def test_a_run_in_the_background_that_nobody_executes_goes_back_into_the_queue(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, attempts: int
+) -> None:
+    """As after a commit that took it and whose outcome was never learned; but not more often than it is tried."""
+    monkeypatch.setattr(membership, "_LOOK_SECONDS", 0.01)
+    work = await _accepted(store, "s", background=True)
+    for attempt in range(attempts):
+        taken = await taken_by(store)
+        assert taken is not None
+        if attempt < attempts - 1:
+            await store.journal.commit((ReleaseRun(work.run.id),), fence(taken))
+    member = _member(store)
+    await member.enter()
+    _watch(member)
+    expected = "queued" if attempts < 3 else "failed"
+    async with asyncio.timeout(30):
+        while (await run_of(store, work.run.id)).status != expected:
+            await asyncio.sleep(0.005)
+    await member.leave()
+
+
 async def test_a_turn_that_waits_for_a_session_which_was_deleted_elsewhere_is_told_to_look(store: SqliteStore) -> None:
     held = await _accepted(store, "s")
     told: asyncio.Queue[str] = asyncio.Queue()
@@ -102,7 +124,7 @@ async def test_a_turn_that_waits_for_a_session_which_was_deleted_elsewhere_is_to
         knows=lambda run_id: True,
         waiting=lambda: [held.run.id, "run_deleted"],
     )
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert await told.get() == "run_deleted"
     assert told.empty(), "the other one is in the store"
     await member.leave()
@@ -114,7 +136,7 @@ async def test_a_run_that_is_new_is_no_orphan_however_often_its_worker_is_woken(
     accepted = await _accepted(store, "s")
     await store.journal.commit((RequestCancel(accepted.run.id, ANN.owner, "other", Instant(1)),))
     looks = _watch(member)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while len(looks) < 20:
             member.look()
             await asyncio.sleep(0.001)
@@ -133,7 +155,7 @@ async def test_an_end_that_was_asked_for_in_the_store_is_told_without_a_wake_up(
     accepted = await _accepted(store, "s")
     told = _watch(member, accepted.run.id)
     await store.journal.commit((RequestCancel(accepted.run.id, ANN.owner, "other", Instant(1)),))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while accepted.run.id not in told:
             await asyncio.sleep(0.005)
     await member.leave()
@@ -148,10 +170,10 @@ async def test_a_worker_that_is_woken_all_the_time_still_says_that_it_is_alive(
     accepted = await _accepted(store, "s")
     _watch(member, accepted.run.id)
     await asyncio.sleep(0.06)
-    for _ in range(100):
+    for _ in range(200):
         member.look()
         await asyncio.sleep(0.01)
-    assert await store.journal.commit((TakeDead("other", 3, patience=0.5),)) == (Inherited(),)
+    assert await store.journal.commit((TakeDead("other", 3, patience=1.5),)) == (Inherited(),)
     await member.leave()
     assert await store.workers.processes() == []
 

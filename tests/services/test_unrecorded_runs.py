@@ -11,7 +11,9 @@ from innkeeper import ServerBase
 from innkeeper.config import load_settings
 from innkeeper.core.actions import Action, Answer
 from innkeeper.core.agents import AgentDescription
+from innkeeper.core.claims import Claim
 from innkeeper.core.context import RunContext
+from innkeeper.core.errors import RunConflict
 from innkeeper.core.events import AgentEvent, Paused, TextDelta, read
 from innkeeper.core.messages import Message
 from innkeeper.core.runs import Run, StartRun, Turn
@@ -84,3 +86,21 @@ async def test_whoever_lets_one_go_on_hears_all_that_follows(runs: Runs) -> None
     reading = runs.watch(resumed.tail, resumed.after)
     await ended(runs, resumed.run)
     assert await heard(reading) == PART
+
+
+async def test_whoever_lets_one_go_on_a_second_time_by_the_same_request_is_told_that_nothing_was_kept(
+    runs: Runs,
+) -> None:
+    waiting = await runs.start(ANN, wanted("ask"), new_context())
+    await runs.wait(ANN, waiting.run.id, 10)
+    request = ResumeRequest(waiting.run.id, (Answer("may", "approve"),), claim=Claim("key", "print"))
+    first = await runs.resume(ANN, request, new_context())
+    assert first.tail is not None
+    assert (await runs.result(first.tail, lambda: False)).output == PART
+    again = await runs.resume(ANN, request, new_context())
+    assert again.is_repeated and again.tail is not None
+    reading = runs.watch(again.tail, again.after)
+    with pytest.raises(RunConflict, match="was not kept"):
+        await runs.result(again.tail, lambda: False)
+    with pytest.raises(RunConflict, match="was not kept"):
+        await heard(reading)

@@ -15,6 +15,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from innkeeper.services.watchdogs import Watchdog
+from tests.support.sizes import within
+
+BLOCKED = within(0.6, 2.0)
+"""Seconds; on a busy machine the watchdog is late itself now and then, and blames nobody for that."""
 
 
 @asynccontextmanager
@@ -35,7 +39,7 @@ def block(seconds: float) -> None:
 
 
 async def until(caplog: pytest.LogCaptureFixture, count: int) -> list[str]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(told(caplog)) < count:
             await asyncio.sleep(0.01)
     return told(caplog)
@@ -43,18 +47,19 @@ async def until(caplog: pytest.LogCaptureFixture, count: int) -> list[str]:
 
 async def test_the_line_that_blocks_is_named_once_and_its_end_is_told(caplog: pytest.LogCaptureFixture) -> None:
     async with watched():
-        block(0.6)
+        block(BLOCKED)
         blocked, free = await until(caplog, 2)
         line = block.__code__.co_firstlineno + 1
         assert f"blocked for more than 250 ms by {__file__}:{line} in block. " in blocked
         assert "isolated=True" in blocked and "asyncio.to_thread" in blocked
-        assert re.search(r"it was blocked for 0\.[5-7] s\.", free)
+        lasted = re.search(r"it was blocked for ([\d.]+) s\.", free)
+        assert lasted is not None and within(0.5, 0.1) <= float(lasted[1]) <= within(0.7, 6)
 
 
 async def test_every_block_is_told_by_itself(caplog: pytest.LogCaptureFixture) -> None:
     async with watched():
         for number in (1, 2, 3):
-            block(0.4)
+            block(within(0.4, 1.5))
             await until(caplog, 2 * number)
         assert len(told(caplog)) == 6
 
@@ -69,7 +74,7 @@ async def test_the_users_line_is_named_where_a_library_waits(caplog: pytest.LogC
 async def test_short_blocks_and_long_waits_are_nobodys_fault(caplog: pytest.LogCaptureFixture) -> None:
     async with watched():
         for _ in range(4):
-            block(0.2)
+            block(within(0.2, 0.1))
             await asyncio.sleep(0)
         await asyncio.sleep(0.6)
         assert told(caplog) == []
@@ -100,7 +105,7 @@ def test_the_watch_ends_with_its_loop() -> None:
 
     before = threading.active_count()
     asyncio.run(lives())
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 20
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() <= before

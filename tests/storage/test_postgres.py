@@ -39,6 +39,7 @@ from innkeeper.storage.postgres.journals import PostgresJournal
 from innkeeper.storage.postgres.stores import PostgresStore
 from tests.support.databases import a_copy_of, a_migrated_database
 from tests.support.services import free_port, running_postgres
+from tests.support.sizes import within
 from tests.support.turns import (
     ANN,
     accept,
@@ -278,7 +279,7 @@ async def test_a_server_that_hangs_fails_writes_and_reads_within_its_time_and_al
         reads = [asyncio.ensure_future(store.sessions.find(ANN, "s")) for _ in range(20)]
         outcomes = await asyncio.gather(*calls, *reads, return_exceptions=True)
         assert {type(outcome) for outcome in outcomes} == {StorageUnavailable}
-        assert time.monotonic() - started < 7
+        assert time.monotonic() - started < within(7, 30)
     finally:
         for process in processes:
             os.kill(process, signal.SIGCONT)

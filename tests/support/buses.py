@@ -34,7 +34,7 @@ class Ear:
         return [topic for call in self.calls for topic in call]
 
     async def until(self, is_so: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not is_so():
                 self._called.clear()
                 await self._called.wait()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,21 @@ class Coded:
         if token:
             self.tokens.append(a_token(self.settings, **token).text)
             headers["authorization"] = f"Bearer {self.tokens[-1]}"
-        with httpx2.Client(base_url=self.url, headers=headers, timeout=60) as client:
+        with httpx2.Client(base_url=self.url, headers=headers, timeout=90) as client:
             yield client
+
+
+@contextmanager
+def limited(coded: Coded, **limits: float) -> Iterator[None]:
+    """Calls of clients' code have these limits meanwhile, in the place of those that they always have."""
+    services = coded.app.kernel.house.services
+    assert services is not None, "the server is running"
+    code = services.control.code
+    code._limits, before = replace(code._limits, **limits), code._limits  # type: ignore[arg-type]  # numbers, all of them
+    try:
+        yield
+    finally:
+        code._limits = before
 
 
 def coded_servers(kind: str, folder: Path, postgres: Callable[[], str], **settings: Any) -> Iterator[Coded]:

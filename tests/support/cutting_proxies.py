@@ -36,7 +36,11 @@ def _serve(listener: socket.socket, proxy: CuttingProxy, upstream: SplitResult, 
             client, _ = listener.accept()
         except OSError:
             return
-        server = socket.create_connection((upstream.hostname, upstream.port))
+        try:
+            server = socket.create_connection((upstream.hostname, upstream.port))
+        except OSError:
+            client.close()
+            continue
         left = next(lengths, None)
         threading.Thread(target=_pass_on, args=(client, server), daemon=True).start()
         threading.Thread(target=_pass_back, args=(server, client, left, proxy), daemon=True).start()

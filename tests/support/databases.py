@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -18,8 +19,9 @@ def named(name: str, server: str) -> str:
     return urlsplit(server)._replace(path=f"/{name}").geturl()
 
 
+@cache
 def a_migrated_database(server: str) -> str:
-    """Makes one; returns its name."""
+    """Makes one at the first time; returns its name. Copies are made of it, and so nobody may connect to it."""
     name = f"template_{uuid4().hex}"
     _administer(server, f"CREATE DATABASE {name}")
     asyncio.run(PostgresStore(named(name, server)).migrate())

@@ -169,7 +169,7 @@ class Player:
         wardens.entrust(self._server, ending=signal.SIGKILL)
         _await(f"http://127.0.0.1:{self.port}/live", self._server, lambda: self.log)
         pattern = re.compile(_pattern(command.output).pattern + r"(?s:.*)")
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while not pattern.fullmatch(self.log):
             assert time.monotonic() < deadline, f"{command.line} said\n{self.log}\ninstead of\n{command.output}"
             time.sleep(0.05)
@@ -221,7 +221,7 @@ def _environment(folder: Path, port: str) -> dict[str, str]:
 
 
 def _await(url: str, process: subprocess.Popen[bytes], log: Callable[[], str]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         assert process.poll() is None and time.monotonic() < deadline, f"The server did not start:\n{log()}"
         try:

@@ -1,4 +1,4 @@
-"""Handled: command and event handlers whose moments a test decides, on a server of its own."""
+"""Handled: command and event handlers whose moments a test decides, on a server of its own, and clients of it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx2
+
 from innkeeper import Command, Event, NamedCommand, NamedEvent, ServerBase, bus
 from innkeeper.core.errors import Invalid
+
+Json = dict[str, Any]
 
 
 @dataclass
@@ -110,3 +114,29 @@ def handle(app: ServerBase) -> Journal:
         await bus.publish(NamedEvent("Tolled"))
 
     return journal
+
+
+def ask(http: httpx2.Client, session: str, command_type: str, wait: float = 10, **fields: Any) -> httpx2.Response:
+    body = {"command_type": command_type, **fields}
+    return http.post(f"/api/sessions/{session}/commands", json=body, params={"wait": wait} if wait else None)
+
+
+def read(http: httpx2.Client, session: str, command: Json, wait: float = 10) -> Json:
+    answer = http.get(f"/api/sessions/{session}/commands/{command['command_id']}", params={"wait": wait})
+    assert answer.status_code == 200
+    told: Json = answer.json()
+    return told
+
+
+def log(http: httpx2.Client, session: str, event_type: str | None = None) -> list[Json]:
+    wanted = {"limit": 200} | ({} if event_type is None else {"event_type": event_type})
+    told: list[Json] = http.get(f"/api/sessions/{session}/events", params=wanted).json()["events"]
+    return told
+
+
+def eventually(told: Any, seconds: float = 30) -> None:
+    """Return once `told()` holds."""
+    deadline = time.monotonic() + seconds
+    while not told():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.01)

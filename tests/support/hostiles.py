@@ -35,8 +35,8 @@ def frame(opcode: int, payload: bytes, *, announced: int | None = None) -> bytes
 
 async def dripped(port: int, first: bytes, drops: bytes, *, every: float, timeout: float) -> float:
     """Say `first`, then `drops` one by one for ever; how many seconds later the server was gone."""
+    began = time.monotonic()  # the server may know of us before we know of that
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    began = time.monotonic()
 
     async def drip() -> None:
         writer.write(first)

@@ -34,7 +34,7 @@ async def cancelled_after(kind: type[Any], runtime: Runtime, context: RunContext
                 seen.set()
 
     reading = asyncio.create_task(read())
-    await asyncio.wait_for(seen.wait(), 5)
+    await asyncio.wait_for(seen.wait(), 30)
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading

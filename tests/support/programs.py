@@ -40,7 +40,7 @@ def preset(name: str, source: str, folder: Path, **options: Any) -> Program:
     return Program.preset(name, *arguments, env={"PATH": path, **options.pop("env", {})}, **options)
 
 
-def is_gone(pid: int, seconds: float = 5.0) -> bool:
+def is_gone(pid: int, seconds: float = 20.0) -> bool:
     """Whether a process ends within that time; one that nobody has buried counts as one that lives."""
     deadline = time.monotonic() + seconds
     while Path(f"/proc/{pid}").exists():

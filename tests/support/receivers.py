@@ -50,7 +50,7 @@ class Receiver:
 
     async def next(self) -> Request:
         """The next request that this has not given yet."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             return await self._arrived.get()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

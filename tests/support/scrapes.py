@@ -39,7 +39,7 @@ def scrape(http: httpx2.Client) -> Scrape:
     return Scrape(answer.text)
 
 
-def scraped_until(http: httpx2.Client, holds: Callable[[Scrape], bool], *, timeout: float = 10) -> Scrape:
+def scraped_until(http: httpx2.Client, holds: Callable[[Scrape], bool], *, timeout: float = 30) -> Scrape:
     """The first scrape of which that holds."""
     deadline = time.monotonic() + timeout
     while not holds(found := scrape(http)):

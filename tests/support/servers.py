@@ -94,7 +94,7 @@ class ServerProcess:
             )
         wardens.entrust(self._process, ending=signal.SIGKILL)
 
-    def start(self, *, timeout: float = 30) -> None:
+    def start(self, *, timeout: float = 60) -> None:
         """Returns when the server answers. Raises: RuntimeError with its log, if it does not."""
         self.launch()
         deadline = time.monotonic() + timeout
@@ -113,7 +113,7 @@ class ServerProcess:
             time.sleep(0.02)
         return found[1]
 
-    def wait_for_refusal(self, *, timeout: float = 10) -> None:
+    def wait_for_refusal(self, *, timeout: float = 30) -> None:
         """Returns when the port takes no more connections. Raises: RuntimeError if it goes on doing so."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
@@ -127,7 +127,7 @@ class ServerProcess:
     def kill(self) -> None:
         """SIGKILL to the whole process group."""
         self._signal_group(signal.SIGKILL)
-        self._ended(timeout=10)
+        self._ended(timeout=30)
 
     def terminate(self, *, timeout: float = 30) -> int:
         """SIGTERM to the server; returns its exit code. What it leaves behind is killed."""
@@ -145,7 +145,7 @@ class ServerProcess:
         """The exit code of a server that ends by itself."""
         return self._ended(timeout=timeout)
 
-    def restart(self, *, timeout: float = 30) -> None:
+    def restart(self, *, timeout: float = 60) -> None:
         """Start again on the same port and data; kills it first where it still runs."""
         if self.is_alive:
             self.kill()
@@ -192,7 +192,7 @@ class ServerFactory:
         self._servers: list[ServerProcess] = []
 
     def __call__(
-        self, target: str | Path, *options: str, env: Mapping[str, str] | None = None, timeout: float = 30
+        self, target: str | Path, *options: str, env: Mapping[str, str] | None = None, timeout: float = 60
     ) -> ServerProcess:
         """`innkeeper serve TARGET OPTIONS`, in the test's own folder, with a data folder below it."""
         return self.start(innkeeper_command(target, *options), env=env, timeout=timeout)
@@ -209,7 +209,7 @@ class ServerFactory:
         *,
         env: Mapping[str, str] | None = None,
         readiness: str = "/live",
-        timeout: float = 30,
+        timeout: float = 60,
     ) -> ServerProcess:
         environment = clean_environment(self.folder / "data", env)
         server = ServerProcess(command, folder=self.folder, environment=environment, readiness=readiness)
@@ -268,13 +268,13 @@ def serve_app(app: Any, **options: Any) -> Iterator[str]:
     thread = threading.Thread(target=server.run_in_thread, args=(listener,), daemon=True)
     thread.start()
     try:
-        server.decided.wait(30)
+        server.decided.wait(60)
         if not server.started:
             raise RuntimeError("The app did not start; its log says why.") from server.failure
         yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
-        thread.join(15)
+        thread.join(30)
         listener.close()
         if thread.is_alive():
-            raise RuntimeError("The app did not shut down within 15 s.")
+            raise RuntimeError("The app did not shut down within 30 s.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -15,8 +16,9 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +29,23 @@ class ServiceMissing(Exception):
     """The service cannot be had on this machine; the message says what would help."""
 
 
+_PORTS = range(20_000, 32_000)
+"""Below those that a system gives to whoever asks for any, and to whoever connects: there a port that is free now may
+be another's before its server listens, or while that is restarted."""
+_SHARES = 8
+_numbers = count(random.randrange(len(_PORTS) // _SHARES))
+
+
 def free_port() -> int:
-    """A port of the loopback interface that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of the loopback interface that nothing listens on, and that no other process of these tests is given."""
+    share = len(_PORTS) // _SHARES
+    first = share * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw7").removeprefix("gw")) % _SHARES)
+    for _ in range(share):
+        port = _PORTS[first + next(_numbers) % share]
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError(f"None of {share} ports is free.")
 
 
 @contextmanager
@@ -157,7 +171,7 @@ def _running(
 
 
 def _await_ready(process: subprocess.Popen[bytes], is_ready: Callable[[], bool], log: Path) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not is_ready():
         if process.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"{process.args!r} did not start:\n{log.read_text(errors='replace')}")

@@ -13,6 +13,11 @@ def sized(full: int, everyday: int) -> int:
     return full if IS_FULL else everyday
 
 
+def within(promised: float, otherwise: float) -> float:
+    """Seconds: what is promised of a quiet machine, or what a busy one may need; what never comes takes longer."""
+    return promised if IS_FULL else otherwise
+
+
 def percentile(values: Sequence[float], percent: float) -> float:
     """The smallest value that so many of a hundred do not exceed."""
     ordered = sorted(values)

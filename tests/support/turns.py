@@ -154,6 +154,7 @@ def inject(
     session_key: str | None = None,
     run_id: str | None = None,
     claim: Claim | None = None,
+    user_id: str | None = None,
 ) -> AcceptInjection:
     """A message for a run under way, or for the next one."""
     return AcceptInjection(
@@ -166,6 +167,7 @@ def inject(
         run_id=run_id,
         names_agent=names_agent,
         claim=claim,
+        user_id=user_id,
     )
 
 

@@ -88,3 +88,28 @@ def test_a_full_book_counts_on_what_it_knows_and_takes_nothing_new() -> None:
 def test_the_files_of_a_book_are_for_its_user_alone(tmp_path: Path) -> None:
     BookMeter(Shelf(tmp_path, 1).open(1), {"echo"})
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+
+
+FILLING = """
+import resource, sys
+from pathlib import Path
+from innkeeper.telemetry.books import Shelf
+from innkeeper.telemetry.metrics import BookMeter
+
+meter = BookMeter(Shelf(Path(sys.argv[1]), 2).open(2), {"echo", "other"})
+meter.run_ended("echo", "completed", 0.1, None)
+size = Path(sys.argv[1], "book-2.index").stat().st_size
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + 5, resource.RLIM_INFINITY))
+meter.run_ended("other", "completed", 0.1, None)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+meter.run_ended("echo", "failed", 0.1, None)
+"""
+
+
+def test_a_name_of_which_a_full_disk_took_a_part_spoils_no_other(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, 2)
+    mine = shelf.open(1)
+    env = {**os.environ, "PYTHONPATH": str(SOURCES)}
+    subprocess.run([sys.executable, "-c", FILLING, str(tmp_path)], env=env, check=True)
+    snapshot = Snapshot(((1, mine), *shelf.others(1)), {})
+    assert snapshot.by(RUNS, "agent") == {"echo": 2}

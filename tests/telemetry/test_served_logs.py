@@ -9,7 +9,9 @@ import httpx2
 import pytest
 
 from tests.support.servers import ServerFactory, ServerProcess
+from tests.support.sizes import sized, within
 
+LINES = sized(100_000, 40_000)
 LOGS = "/api/observability/logs"
 AGENTS = """
 import asyncio
@@ -76,15 +78,15 @@ def test_what_was_logged_last_is_there_after_a_stop(server: ServerProcess) -> No
 
 
 def test_a_flood_of_lines_is_bounded_told_of_and_holds_nobody_up_for_long(server: ServerProcess) -> None:
-    say(server, 100_000, "a-flood")
+    say(server, LINES, "a-flood")
     began = time.monotonic()
-    assert httpx2.get(f"{server.url}/health").status_code == 200
-    assert time.monotonic() - began < 1
+    assert httpx2.get(f"{server.url}/health", timeout=20).status_code == 200
+    assert time.monotonic() - began < within(1, 8)
     while not (told := listed(server, q="were dropped", source="server")["logs"]):
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < within(20, 60)
         time.sleep(0.1)
     assert [record["level"] for record in told] == ["warning"]
     kept = messages(server, "a-flood")
     assert 9_900 < len(kept) <= 10_000, "the newest that the queue has room for, and what others said meanwhile"
-    assert kept[-1] == "line 99999"
+    assert kept[-1] == f"line {LINES - 1}"
     assert server.is_alive

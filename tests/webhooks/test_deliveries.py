@@ -16,6 +16,7 @@ from innkeeper.core.webhooks import RETRIES
 from innkeeper.services.webhooks import AT_ONCE, Deliveries, notice, signed
 from innkeeper.webhooks.senders import HttpSender
 from tests.support.receivers import Receiver, running_receiver, silence, status
+from tests.support.sizes import within
 from tests.webhooks.books import Book, Clock
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -76,7 +77,7 @@ async def test_wake_sends_at_once_what_became_due_later(receiver: Receiver, book
     book.add("msg_2", run, receiver.url)
     deliveries.wake()
     assert (await book.next_settled()).id == "msg_2"
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < within(2, 4), "less than until the store is looked at anyway"
 
 
 async def test_what_fails_is_tried_again_after_the_times_of_the_schedule_and_then_given_up(
@@ -139,7 +140,7 @@ async def test_a_retry_is_made_by_itself_when_its_time_has_come(
     began = time.monotonic()
     start(now=lambda: time.time_ns() // 1_000, retries=(0.05, 0.05))
     assert [(await book.next_settled()).is_delivered for _ in range(3)] == [False, False, True]
-    assert 0.09 < time.monotonic() - began < 3
+    assert 0.09 < time.monotonic() - began < within(3, 20)
 
 
 async def test_at_most_eight_are_sent_at_once_and_the_ninth_when_one_is_done(

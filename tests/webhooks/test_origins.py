@@ -6,12 +6,14 @@ from urllib.parse import urlsplit
 
 import httpx2
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from innkeeper.core.errors import Invalid, SetupError
 from innkeeper.webhooks.senders import HttpSender
 
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""As the machine may be busy."""
 LIST = (
     "allowed.example",
     "ports.example:8443",
@@ -241,6 +243,7 @@ PIECES = (
 )
 
 
+@UNHURRIED
 @given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join) | st.text(max_size=20), st.booleans())
 def test_every_parser_sees_the_same_host_in_a_url_that_is_allowed(text: str, is_begun: bool) -> None:
     url = f"https://allowed.example{text}" if is_begun else text

@@ -76,7 +76,7 @@ async def test_a_receiver_that_keeps_us_waiting_is_left_when_the_time_is_over(
     sender = HttpSender([receiver.host], seconds=0.3)
     receiver.answers.append(answer)
     with pytest.raises(DeliveryFailed):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await sender.send(receiver.url, b"{}", {})
     await sender.close()
 
@@ -105,7 +105,7 @@ async def test_of_a_huge_body_no_more_is_read_than_its_beginning(receiver: Recei
     taken, refused = receivers.EndlessBody(200), receivers.EndlessBody(500)
     receiver.answers += [taken, refused]
     await sender.send(receiver.url, b"{}", {})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await receiver.hung_up.wait()
     with pytest.raises(DeliveryFailed, match="answered with 500"):
         await sender.send(receiver.url, b"{}", {})
@@ -117,7 +117,7 @@ async def test_a_status_is_a_receipt_whatever_becomes_of_its_body(
     receiver: Receiver, sender: HttpSender, answer: Answer
 ) -> None:
     receiver.answers.append(answer)
-    async with asyncio.timeout(4):
+    async with asyncio.timeout(30):
         await sender.send(receiver.url, b"{}", {})
 
 
@@ -127,7 +127,7 @@ async def test_connections_are_used_again_and_closed_at_the_end(receiver: Receiv
         await sender.send(receiver.url, b"{}", {})
     assert receiver.connections == 1
     await sender.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await receiver.hung_up.wait()
     await sender.close()
     with pytest.raises(DeliveryFailed, match="stopping"):

@@ -1,20 +1,24 @@
 """Messaging: the bus in Python. Handlers of an application or of the whole process, commands and events from code.
 
 `bus` is process-wide, as `register_agent` is: its handlers serve every app of this process, and what is executed or
-published through it goes to the app that is served here.
+published through it goes to the app that is served on this event loop; from another loop, such as that of an isolated
+agent or of `asyncio.run` in a thread, to the one app that is served in the process.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from innkeeper.core.commands import DEFAULT_TIMEOUT, CommandStatus
 from innkeeper.core.context import get_context
 from innkeeper.core.errors import CommandFailed, RunConflict, SessionNotFound, SetupError
 from innkeeper.core.events import json_bytes
-from innkeeper.core.handling import Command, Event, metadata_of, told_by
+from innkeeper.core.handling import Command, Event, as_data, metadata_of, told_by
 from innkeeper.core.identity import LOCAL_CALLER, Caller
 from innkeeper.core.sessions import Session
 from innkeeper.core.tokens import IMPERSONATE
@@ -26,6 +30,7 @@ from innkeeper.wiring import Started
 from innkeeper.wiring.kernels import kernels
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 Decorator = Callable[..., Callable[[F], F]]
 
@@ -82,43 +87,54 @@ class Bus:
         Invalid for a `timeout` that is not 1 to 600; SessionNotFound; SetupError where no app of Innkeeper is served
         in this process.
         """
-        started = await _started()
-        caller, session = await _place(started, session_id)
         command_type, parameters = told_by(command)
         asked = NewCommand(command_type, _as_json(parameters), _as_json(metadata_of(command)), timeout=timeout)
+        return await _where_served(partial(self._execute, asked, session_id))
+
+    async def _execute(self, asked: NewCommand, session_id: str | None, started: Started) -> Any:
+        caller, session = await _place(started, session_id)
         (accepted, *_), _ = await started.control.commands.accept(caller, session, [asked])
-        ended = await started.control.commands.wait(caller, session, accepted.id, timeout + 60.0)
+        ended = await started.control.commands.wait(caller, session, accepted.id, asked.timeout + 60.0)
         if ended.status is CommandStatus.COMPLETED:
             return ended.result
         told = ended.error.message if ended.error is not None else f"It is {ended.status.value}."
-        raise CommandFailed(f"{command_type}: {told}", details={"command_id": ended.id, "status": ended.status.value})
+        raise CommandFailed(
+            f"{asked.command_type}: {told}", details={"command_id": ended.id, "status": ended.status.value}
+        )
 
     async def publish(self, event: Event, session_id: str | None = None) -> str:
         """Add an event to a session's log, and have its handlers called; returns its id. See `execute` for the session.
 
         Raises: Invalid; SessionNotFound; SetupError.
         """
-        started = await _started()
-        _, session = await _place(started, session_id)
         event_type, data = told_by(event)
-        stored, _ = await started.control.log.publish(
-            session, NewEvent(event_type, _as_json(data), _as_json(metadata_of(event)), "handler")
-        )
+        new = NewEvent(event_type, _as_json(data), _as_json(metadata_of(event)), "handler")
+        return await _where_served(partial(self._publish, new, session_id))
+
+    async def _publish(self, new: NewEvent, session_id: str | None, started: Started) -> str:
+        _, session = await _place(started, session_id)
+        stored, _ = await started.control.log.publish(session, new)
         return stored.event_id
 
 
 def _as_json(told: Mapping[str, Any]) -> Mapping[str, Any]:
     """A copy as every process will read it, which nobody changes afterwards."""
-    copy: Mapping[str, Any] = json.loads(json_bytes(dict(told)))
+    copy: Mapping[str, Any] = json.loads(json_bytes(as_data(dict(told))))
     return copy
 
 
-async def _started() -> Started:
-    """The services of the app that is served here; one that has been made and not started yet is started."""
+async def _where_served(work: Callable[[Started], Coroutine[Any, Any, T]]) -> T:
+    """`work` on the services of the app that is served here, or else of the only one that is served in this process; an
+    only one that has been made and not started yet is started.
+    """
     here = [kernel for kernel in kernels if kernel.is_started_here]
-    if not here and len(kernels) != 1:
+    elsewhere = [] if here else [started for kernel in kernels if (started := kernel.serving) is not None]
+    if len(elsewhere) == 1:
+        working = asyncio.run_coroutine_threadsafe(work(elsewhere[0]), elsewhere[0].loop)
+        return await asyncio.wrap_future(working)
+    if not here and (elsewhere or len(kernels) != 1):
         raise SetupError("No app of Innkeeper is served on this event loop. Make one with create_app() and enter it.")
-    return await (here or list(kernels))[-1].start()
+    return await work(await (here or list(kernels))[-1].start())
 
 
 async def _place(started: Started, session_id: str | None) -> tuple[Caller, Session]:
@@ -130,7 +146,7 @@ async def _place(started: Started, session_id: str | None) -> tuple[Caller, Sess
         # its owner may have several of that name, each of another end user
         return caller, await started.sessions.get(caller, here.session_id, here.user_id)
     if session_id is not None:
-        return caller, await started.sessions.get(caller, session_id)
+        return caller, await _called(started, caller, session_id, None if here is None else here.user_id)
     try:
         return caller, await started.sessions.get(caller, DEFAULT_SESSION)
     except SessionNotFound:
@@ -138,6 +154,14 @@ async def _place(started: Started, session_id: str | None) -> tuple[Caller, Sess
             return caller, (await started.sessions.create(caller, session_id=DEFAULT_SESSION)).session
         except RunConflict:
             return caller, await started.sessions.get(caller, DEFAULT_SESSION)
+
+
+async def _called(started: Started, caller: Caller, session_id: str, user_id: str | None) -> Session:
+    """Of several that are called so, that of the end user on whose behalf the calling code runs, if there is one."""
+    if user_id is not None:
+        with suppress(SessionNotFound):
+            return await started.sessions.get(caller, session_id, user_id)
+    return await started.sessions.get(caller, session_id)
 
 
 def command_decorator(handlers: Handlers) -> Decorator[Any]:

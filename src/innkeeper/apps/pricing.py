@@ -41,7 +41,7 @@ def pricing(
 def _amount(value: int | float | Decimal, name: str) -> Decimal:
     try:
         amount = Decimal(str(value))
-    except InvalidOperation:
+    except (InvalidOperation, ValueError):  # of an integer with more digits than Python writes
         amount = Decimal("NaN")
     if not amount.is_finite() or amount < 0:
         raise Invalid(f"{name} must be a finite number that is not negative.", param=name)

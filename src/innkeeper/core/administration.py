@@ -85,7 +85,7 @@ class DeriveChatLogs:
 
 @dataclass(frozen=True, slots=True)
 class CopiedChatLogs:
-    """These runs' chat logs have been copied."""
+    """These runs' chat logs have been copied. `Uncopied` tells of which nothing is left: they were erased meanwhile."""
 
     run_ids: tuple[str, ...]
 
@@ -174,4 +174,11 @@ class Derived:
     count: int
 
 
-AdministrationOutcome = Audited | Balanced | Derived
+@dataclass(frozen=True, slots=True)
+class Uncopied:
+    """Runs whose chat logs have been erased while they were copied, so that the copies must go as well."""
+
+    run_ids: tuple[str, ...] = ()
+
+
+AdministrationOutcome = Audited | Balanced | Derived | Uncopied

@@ -134,6 +134,7 @@ class AcceptInjection:
 
     Where none is, it waits for the next run: of the named session, else of this owner with `agent_name`. A named
     run that has ended leaves it to its session. `names_agent=False` says that `agent_name` is only for the latter.
+    `user_id` is the end user whose run it must be; without a session, nothing waits for one of those.
     """
 
     id: str
@@ -145,6 +146,7 @@ class AcceptInjection:
     run_id: str | None = None
     names_agent: bool = False
     claim: Claim | None = None
+    user_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

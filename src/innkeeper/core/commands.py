@@ -43,7 +43,7 @@ COMMAND_TRANSITIONS: Mapping[CommandStatus, frozenset[CommandStatus]] = {
 
 
 class Priority(IntEnum):
-    """Higher ones are started first; within one, first come, first served."""
+    """Higher ones are started first; within one, tenants take turns, and of each the first come is first served."""
 
     LOW = 0
     NORMAL = 1
@@ -55,6 +55,8 @@ MIN_TIMEOUT, MAX_TIMEOUT = 1.0, 600.0
 """Seconds that a command may be executed for."""
 
 MAX_BATCH = 1000
+MAX_TURN = 9_999
+"""Of those that wait, all later ones have this turn."""
 MAX_DEPTH = 16
 """How many commands and events may have caused each other, one within the other."""
 
@@ -74,7 +76,8 @@ class CommandError:
 class Command:
     """A command as it is stored. A reaction's `parameters` are its event, and `handler` says whose turn it is.
 
-    `timeout` is in seconds; `depth` counts what caused it; `waits_for` is the command that must have ended before.
+    `timeout` is in seconds; `depth` counts what caused it; `waits_for` is the command that must have ended before. Of
+    one priority, those with a lower `turn` are begun first.
     """
 
     id: str
@@ -93,6 +96,7 @@ class Command:
     depth: int = 0
     status: CommandStatus = CommandStatus.QUEUED
     waits_for: str | None = None
+    turn: int = 0
     attempt: int = 0
     is_cancelling: bool = False
     result: object = None

@@ -165,8 +165,8 @@ class RunContext:
         record = CreditRecord(self._new_id(), amount, str(reason), _tellable(metadata), self.now())
         self._records.append(record)
         self.tracked_credits += amount
-        if self.line is not None:
-            self.line.tracked()
+        if (line := self.line) is not None:  # looked at once: its run may let go of it in another thread
+            line.tracked()
         return record.id
 
     @property
@@ -237,7 +237,7 @@ class RunContext:
 def _amount(credits: int | float | Decimal) -> Decimal:
     try:
         amount = Decimal(str(credits))
-    except InvalidOperation:
+    except (InvalidOperation, ValueError):  # of an integer with more digits than Python writes
         amount = Decimal("NaN")
     if not amount.is_finite() or amount < 0:
         raise Invalid("credits must be a finite number that is not negative.", param="credits")

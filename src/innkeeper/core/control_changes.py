@@ -49,7 +49,7 @@ class AcceptCommands:
 
 @dataclass(frozen=True, slots=True)
 class TakeCommands:
-    """Begin up to `limit` queued commands, those of higher priority first, then in the order in which they came."""
+    """Begin up to `limit` queued commands, those of higher priority first, then by turns, then as they came."""
 
     worker: str
     now: Instant

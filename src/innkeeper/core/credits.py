@@ -73,8 +73,9 @@ class Terms:
     """What a run may cost, settled before it starts.
 
     `worst` is the most that its price can come to, `None` where nothing bounds that: then all that is left is set
-    aside. `least` must be there in any case. `balances` are whose are charged: the user's, and `ORGANIZATION`. Where
-    there are none, the price is only booked.
+    aside, or as much of it as its ceiling. `least` must be there in any case, and more than nothing where the agent may
+    track a cost that is not free. `balances` are whose are charged: the user's, and `ORGANIZATION`. Where there are
+    none, the price is only booked.
     """
 
     pricing: Pricing | None = None
@@ -161,11 +162,11 @@ class ModelTotal:
 
 def reservation(terms: Terms, left: int) -> int | None:
     """How much of `left` is set aside for a run; `None` if it is too little."""
-    least = nanos(terms.least)
-    if left < least or (terms.pricing is None and left <= 0):
+    pricing = terms.pricing
+    if left < nanos(terms.least) or (left <= 0 and (pricing is None or pricing.max_credits)):
         return None
     if terms.worst is None:
-        return left
+        return left if pricing is None or pricing.max_credits is None else min(left, nanos(pricing.max_credits))
     worst = nanos(terms.worst)
     return worst if worst <= left else None
 

@@ -99,6 +99,25 @@ def metadata_of(message: Command | Event) -> Mapping[str, object]:
     return _NO_FACTS if is_parameter else message.metadata
 
 
+_MAX_DEPTH = 64
+
+
+def as_data(value: object, levels: int = _MAX_DEPTH) -> object:
+    """A value as JSON has it, as far as it is made of dataclasses and of models that have a `model_dump`."""
+    if not levels or isinstance(value, type | str):
+        return value
+    if dataclasses.is_dataclass(value):
+        told = {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
+        return as_data(told, levels)
+    if callable(dump := getattr(value, "model_dump", None)):
+        return dump(mode="json")
+    if isinstance(value, dict):
+        return {name: as_data(item, levels - 1) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_data(item, levels - 1) for item in value]
+    return value
+
+
 M = TypeVar("M", bound=_Message)
 
 

@@ -74,6 +74,7 @@ class Parameters:
 
     `tools`, `tool_choice` and `response_format` are in OpenAI's chat form. `model` is only for agents whose
     description `accepts_models`. `instructions` are for this run alone: they become no part of the conversation.
+    `affordable_tokens` is no wish, but what the run can still pay for; requests do not have it.
     """
 
     temperature: float | None = None
@@ -93,6 +94,7 @@ class Parameters:
     variables: Mapping[str, object] | None = None
     model: str | None = None
     instructions: str | None = None
+    affordable_tokens: int | None = None
 
 
 NO_PARAMETERS = Parameters()

@@ -89,46 +89,60 @@ def _check_schema(schema: object, path: str, depth: int, inner: str | None = Non
 
 def check(value: object, schema: Mapping[str, Any], path: str) -> None:
     """Raises: Invalid that names the first part of the value that does not fit a schema of `object_schema`."""
+    _fit(value, schema, path, {})
+
+
+def _fit(value: object, schema: Mapping[str, Any], path: str, choices: dict[int, frozenset[object]]) -> None:
+    """`choices` has those of each `enum` that has been met, by its schema's id: a list may have many items."""
     kinds = schema.get("type", [])
     kinds = [kinds] if isinstance(kinds, str) else kinds
     if kinds and not any(_TYPES[kind](value) for kind in kinds):
         raise _wrong(path, f"must be of type {' or '.join(kinds)}")
-    if "enum" in schema and not any(_is_same(value, one) for one in schema["enum"]):
+    if "enum" in schema and _key(value) not in _choices(schema, choices):
         raise _wrong(path, f"must be one of {_shown(schema['enum'])}")
-    if "const" in schema and not _is_same(value, schema["const"]):
+    if "const" in schema and _key(value) != _key(schema["const"]):
         raise _wrong(path, f"must be {_shown(schema['const'])}")
     for name, (kind, holds, told) in _BOUNDS.items():
         is_bound = name in schema and isinstance(value, kind) and not isinstance(value, bool)
         if is_bound and not holds(value, schema[name]):
             raise _wrong(path, told.format(schema[name]))
     if isinstance(value, dict):
-        _check_members(value, schema, path)
+        _fit_members(value, schema, path, choices)
     if isinstance(value, list) and isinstance(schema.get("items"), Mapping):
         for index, one in enumerate(value):
-            check(one, schema["items"], f"{path}.{index}")
+            _fit(one, schema["items"], f"{path}.{index}", choices)
 
 
-def _check_members(value: Mapping[str, object], schema: Mapping[str, Any], path: str) -> None:
+def _fit_members(
+    value: Mapping[str, object], schema: Mapping[str, Any], path: str, choices: dict[int, frozenset[object]]
+) -> None:
     properties, others = schema.get("properties", {}), schema.get("additionalProperties", True)
     for name in schema.get("required", ()):
         if name not in value:
             raise _wrong(f"{path}.{name}", "is required")
     for name, one in value.items():
         if name in properties:
-            check(one, properties[name], f"{path}.{name}")
+            _fit(one, properties[name], f"{path}.{name}", choices)
         elif others is False:
             raise _wrong(f"{path}.{name}", "there is no such parameter")
         elif isinstance(others, Mapping):
-            check(one, others, f"{path}.{name}")
+            _fit(one, others, f"{path}.{name}", choices)
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_same(one: object, other: object) -> bool:
-    """As JSON sees it, where `true` is no number."""
-    return json_bytes(one) == json_bytes(other) or (_is_number(one) and _is_number(other) and one == other)
+def _choices(schema: Mapping[str, Any], known: dict[int, frozenset[object]]) -> frozenset[object]:
+    found = known.get(id(schema))
+    if found is None:
+        found = known[id(schema)] = frozenset(map(_key, schema["enum"]))
+    return found
+
+
+def _key(value: object) -> object:
+    """Equal for what JSON sees as equal, where `true` is no number."""
+    return value if _is_number(value) else json_bytes(value)
 
 
 def _are_texts(value: object) -> bool:

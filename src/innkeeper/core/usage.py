@@ -64,6 +64,11 @@ class Pricing:
     credits_per_token: Decimal = Decimal(0)
     max_credits: Decimal | None = None
 
+    @property
+    def is_tracked_alone(self) -> bool:
+        """Whether a run costs what its agent tracks, up to a ceiling, and nothing else."""
+        return bool(self.max_credits) and not self.credits_per_request and not self.credits_per_token
+
     def charge(self, usage: Usage | None) -> Decimal:
         """The price of one run: the flat part plus output tokens, at most `max_credits`."""
         tokens = usage.output_tokens if usage else 0

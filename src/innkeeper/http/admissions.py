@@ -21,6 +21,7 @@ from innkeeper.http.denials import deny
 from innkeeper.http.deps import House
 from innkeeper.http.gates import admit_socket
 from innkeeper.http.presenting import accepted_subprotocol
+from innkeeper.http.trails import trailed
 
 GOING_AWAY, TRY_AGAIN = 1012, 1013
 _UNAUTHORIZED, _FORBIDDEN, _MISDIRECTED = 4401, 4403, 4421
@@ -46,7 +47,7 @@ async def readmitted(websocket: WebSocket, house: House, permission: str) -> Cal
 
     Raises: Unauthorized, Forbidden, StorageUnavailable.
     """
-    return await admit_socket(house.gate, websocket.scope, permission)
+    return trailed(await admit_socket(house.gate, websocket.scope, permission))
 
 
 def close_code(error: InnkeeperError) -> int:

@@ -183,7 +183,7 @@ async def _session(services: Services, caller: Caller, start: StartRun) -> Sessi
     for _ in range(2):
         if start.session_id is not None:
             try:
-                found = await services.sessions.get(caller, start.session_id, start.user_id)
+                found = await services.sessions.get(caller.looking(), start.session_id, start.user_id)
                 if found.owner == caller.owner:
                     return found
             except SessionNotFound:

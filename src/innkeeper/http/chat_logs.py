@@ -77,13 +77,16 @@ class UserQuery(StatisticsQuery):
 
 
 class PageQuery(BaseModel):
-    """How many rows."""
+    """Which rows of a session, and how many; without an end user those of all sessions that are called so."""
 
     model_config = ConfigDict(extra="ignore")
 
+    user_id: Named | None = None
     limit: Limit = 100
     offset: Offset = 0
     contents: Contents = False
+
+    _checked_names = field_validator("user_id")(printable)
 
 
 class ChatLogView(BaseModel):
@@ -251,6 +254,11 @@ async def list_session_chat_logs(
 ) -> SessionChatLogs:
     """Runs of a session that have ended; there is none where none has yet."""
     rows, total = await services.chat_logs.of_session(
-        caller, session_id, limit=query.limit, offset=query.offset, with_contents=query.contents
+        caller,
+        session_id,
+        user_id=query.user_id,
+        limit=query.limit,
+        offset=query.offset,
+        with_contents=query.contents,
     )
     return SessionChatLogs(session_id=session_id, logs=[ChatLogView.of(row) for row in rows], total=total)

@@ -26,15 +26,22 @@ def context_for(house: House, request: HTTPConnection, *, in_background: bool = 
     Raises: Forbidden for a variable that requests may not set; Invalid for a value that cannot be one.
     """
     context: RunContext = house.new_context(request)
-    sent = [(name, value) for name, value in request.scope["headers"] if name.startswith(_PREFIX)]
-    if sent:
-        if in_background:
-            raise Invalid(
-                f"{_shown(sent[0][0])} cannot be kept for a run in the background, which outlives its request.",
-                param=_shown(sent[0][0]),
-            )
+    if in_background:
+        refuse_variables(request, "a run in the background")
+    if sent := _sent(request):
         context.environment.changes.update(overrides(sent, house.env_headers))
     return context
+
+
+def refuse_variables(request: HTTPConnection, what: str) -> None:
+    """Raises: Invalid where headers set variables for what may outlive its request, such as "a command"."""
+    for header, _ in _sent(request):
+        shown = _shown(header)
+        raise Invalid(f"{shown} cannot be kept for {what}, which may outlive its request.", param=shown)
+
+
+def _sent(request: HTTPConnection) -> list[tuple[bytes, bytes]]:
+    return [(name, value) for name, value in request.scope["headers"] if name.startswith(_PREFIX)]
 
 
 def overrides(sent: Iterable[tuple[bytes, bytes]], allowed: Mapping[str, str]) -> dict[str, str]:

@@ -112,7 +112,7 @@ class InjectRequest(BaseModel):
     agent_name: Named | None = None
     session_id: Named | None = None
     run_id: Named | None = None
-    user_id: Named | None = Field(default=None, description="The end user of the session, where several use its id.")
+    user_id: Named | None = Field(default=None, description="The end user whose run it is for.")
 
     _checked_names = field_validator("agent_name", "session_id", "run_id", "user_id")(printable)
 

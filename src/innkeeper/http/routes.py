@@ -30,6 +30,7 @@ from innkeeper.http.deps import House, house_in
 from innkeeper.http.gates import PERMISSIONS, PUBLIC, Pending
 from innkeeper.http.problems import ErrorBody, answer, invalid, problems
 from innkeeper.http.refusals import told
+from innkeeper.http.trails import telling
 
 Handler = Callable[..., Awaitable[Any]]
 _REQUEST_ID_MAX = 128
@@ -103,6 +104,7 @@ class SurfaceRoute(APIRoute):
         try:
             caller = house.gate.admit(scope, self.permission, self.path)
             scope["innkeeper.caller"] = await caller if isinstance(caller, Pending) else caller
+            send = telling(scope, send, house, self.path)
             if self.methods and scope["method"] not in self.methods:
                 raise MethodNotAllowed(scope.get("innkeeper.methods") or self.methods)
             if self._fast_model is None:

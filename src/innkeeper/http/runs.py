@@ -33,6 +33,7 @@ async def list_runs(
     caller: CallerDep,
     services: ServicesDep,
     session_id: str | None = None,
+    user_id: Annotated[str | None, Query(description="The end user on whose behalf they were asked for.")] = None,
     agent_name: str | None = None,
     status: RunStatus | None = None,
     limit: Limit = 50,
@@ -40,7 +41,13 @@ async def list_runs(
 ) -> RunList:
     """Your runs, newest first; everybody's, for an admin."""
     page, has_more = await services.runs.page(
-        caller, limit=limit, after=after, session_id=session_id, agent_name=agent_name, status=status
+        caller,
+        limit=limit,
+        after=after,
+        session_id=session_id,
+        user_id=user_id,
+        agent_name=agent_name,
+        status=status,
     )
     return RunList(runs=[RunView.of(run, caller) for run in page], has_more=has_more)
 
@@ -80,7 +87,6 @@ async def follow_run(
         on_trouble=lambda error: error_frame(facts(problem_of(type(error)), str(error))) + DONE,
         at_end=marker,
         farewell=partial(farewell_frame, run_id),
-        vigil=partial(house.vigils.over, request.scope, caller),
         headers={"x-run-id": run_id},
     )
 

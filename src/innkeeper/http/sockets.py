@@ -27,7 +27,7 @@ from innkeeper.core.errors import (
 )
 from innkeeper.core.identity import Caller
 from innkeeper.http.actions import ResumeBody
-from innkeeper.http.admissions import GOING_AWAY, admitted, readmitted
+from innkeeper.http.admissions import GOING_AWAY, admitted, close_code, readmitted
 from innkeeper.http.bodies import check, parse_json
 from innkeeper.http.chat import stream_router
 from innkeeper.http.deps import House, Services, house_of
@@ -36,6 +36,7 @@ from innkeeper.http.frames import error_payload, farewell_payload
 from innkeeper.http.problems import error_facts
 from innkeeper.http.requests import ChatRequest, InjectRequest
 from innkeeper.http.traceparents import parent_of
+from innkeeper.http.trails import tell_on_socket
 from innkeeper.http.turns import Turn
 
 Begin = Callable[[Turn], Awaitable[None]]
@@ -71,6 +72,7 @@ class Conversation:
         self._inbox: deque[str] = deque()
         self._arrived = asyncio.Event()
         self._is_gone = False
+        self._refusal: InnkeeperError | None = None
         self._turn: Turn | None = None
         self._close_reading: Any = None
         self._services: Services | None = None
@@ -85,8 +87,9 @@ class Conversation:
         reader = asyncio.create_task(self._read())
         self._services.runs.closing.add_done_callback(self._leave)
         try:
-            while (text := await self._next()) is not None:
-                await self._answer(text)
+            with self._house.vigils.over(self._websocket.scope, self._caller, self._dismiss):
+                while (text := await self._next()) is not None:
+                    await self._answer(text)
             await self._say_farewell()
         except (WebSocketDisconnect, RuntimeError):
             pass
@@ -97,17 +100,27 @@ class Conversation:
     def _leave(self, _: object) -> None:
         self._arrived.set()
 
+    def _dismiss(self, error: InnkeeperError) -> None:
+        """The client may stay no longer; what it has begun goes on without it."""
+        self._refusal = error
+        self._arrived.set()
+        if self._close_reading is not None:
+            self._close_reading()
+
     async def _say_farewell(self) -> None:
-        """The server leaves: the client hears from where its last run can be read on, and goes elsewhere."""
-        if not self._is_gone:
+        """The client may stay no longer, or the server leaves: then it hears from where its last run can be read on."""
+        if self._refusal is not None and not self._is_gone:
+            await self._send_error(self._refusal)
+            await self._websocket.close(close_code(self._refusal), self._refusal.message[:120])
+        elif not self._is_gone:
             run_id, cursor = self._cursor
             await self._websocket.send_text(farewell_payload(run_id, cursor).decode())
             await self._websocket.close(GOING_AWAY, "The server is restarting.")
 
     async def _next(self) -> str | None:
         assert self._services is not None, "the connection has been opened"
-        while not self._inbox:
-            if self._is_gone or self._services.runs.closing.done():
+        while not self._inbox or self._refusal is not None:
+            if self._is_gone or self._refusal is not None or self._services.runs.closing.done():
                 return None
             self._arrived.clear()
             await self._arrived.wait()
@@ -159,7 +172,8 @@ class Conversation:
         except Exception as error:  # noqa: BLE001 - hooks and resolvers may raise anything; it is logged there
             await self._send_failure(error)
         finally:
-            self._begun.set()
+            if not self._inbox:  # else what has been read since is about the next turn
+                self._begun.set()
             if turn is not None:
                 await turn.finish()
 
@@ -184,7 +198,9 @@ class Conversation:
         resume = body.request(body.run_id, stream=True)
 
         async def begin(turn: Turn) -> None:
-            started = await turn.resume(self._caller, resume)
+            caller = self._caller
+            started = await turn.resume(caller, resume)
+            await tell_on_socket(caller, self._websocket, self._house)
             if started.left:
                 told = {"type": "waiting", "run_id": body.run_id, "left": started.left}
                 await self._websocket.send_text(json.dumps(told))
@@ -205,7 +221,7 @@ class Conversation:
         self._turn, self._run_id = turn, turn.tail.run.id
         self._begun.set()
         self._close_reading = reading.close
-        if self._is_gone:
+        if self._is_gone or self._refusal is not None:
             reading.close()
         try:
             while (batch := await reading.next()) is not None:
@@ -241,14 +257,16 @@ class Conversation:
         assert self._services is not None, "the connection has been opened"
         names_none = body.run_id is None and body.session_id is None and body.agent_name is None
         run_id = self._run_id if names_none else body.run_id
+        caller = self._caller  # which another message may replace meanwhile
         injection, _ = await self._services.injections.accept(
-            self._caller,
+            caller,
             body.message,
             agent_name=body.agent_name,
             session_id=body.session_id,
             run_id=run_id,
             user_id=body.user_id,
         )
+        await tell_on_socket(caller, self._websocket, self._house)
         await self._send_injected(injection.id, injection.first_run_id)
 
     async def _send_injected(self, injection_id: str, run_id: str | None) -> None:
@@ -259,7 +277,9 @@ class Conversation:
         """End the turn that runs; its `done` says so."""
         if self._turn is None:
             raise Invalid("No turn is under way on this connection.", param="type")
-        await self._turn.services.runs.cancel(self._caller, self._turn.tail.run.id)
+        caller = self._caller
+        await self._turn.services.runs.cancel(caller, self._turn.tail.run.id)
+        await tell_on_socket(caller, self._websocket, self._house)
 
     async def _send_failure(self, error: Exception) -> None:
         if self._websocket.application_state is WebSocketState.DISCONNECTED:

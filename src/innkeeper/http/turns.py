@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +26,6 @@ from innkeeper.http.deps import House, Services, house_of
 from innkeeper.http.environments import context_for
 from innkeeper.http.initializing import asks_for_initialization, initialize_for
 from innkeeper.http.traceparents import parent_of
-from innkeeper.http.vigils import OnEnd
 from innkeeper.services.pauses import ResumeRequest
 from innkeeper.services.readings import ReaderGone, RunReading
 from innkeeper.services.runs import Started
@@ -155,6 +153,7 @@ class Turn:
                 await self.services.runs.record_credits(run_id, records)
             except StorageUnavailable as error:
                 _logger.error("credits tracked after run %s are lost: %s", run_id, error)
+        await self.context.saved()  # others of them may be on their way by themselves
 
 
 def _background_of(context: RunContext) -> Callable[[], Awaitable[None]] | None:
@@ -252,8 +251,8 @@ class Stream(Response):
     """A stream of a run's log, encoded by one surface. Frames that are ready together leave in one send.
 
     `original_response` is what the agent returned, where it returned a stream of its own. `at_end` is asked for
-    what must follow the log, and `farewell`, with the cursor, for what tells a reader that this process leaves. `vigil`
-    is kept while the log is sent, and may end that.
+    what must follow the log, and `farewell`, with the cursor, for what tells a reader that this process leaves. It ends
+    once the credential of its request opens nothing any more; the run itself does not.
     """
 
     media_type = "text/event-stream"
@@ -267,10 +266,8 @@ class Stream(Response):
         at_end: Callable[[], bytes] = bytes,
         farewell: Callable[[int], bytes] | None = None,
         turn: Turn | None = None,
-        vigil: Callable[[OnEnd], AbstractContextManager[None]] = lambda on_end: nullcontext(),
         headers: dict[str, str] | None = None,
     ) -> None:
-        self._vigil = vigil
         self.status_code = 200
         self.background = None
         self._reading = reading
@@ -295,7 +292,7 @@ class Stream(Response):
         house.meter.stream_opened("sse")
         try:
             start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-            with self._vigil(self._dismiss):
+            with house.vigils.over(scope, scope["innkeeper.caller"], self._dismiss):
                 await self._send_log(start, send, house.heartbeat_seconds)
             if not watch.is_gone and not self._is_complete:
                 await send({"type": "http.response.body", "body": self._last_words(), "more_body": False})
@@ -327,7 +324,7 @@ class Stream(Response):
                 await self._send_batch(opening, send)
             while not self._is_complete and (batch := await reading.next(heartbeat)) is not None:
                 await self._send_batch(batch, send)
-        except StorageUnavailable as error:
+        except InnkeeperError as error:
             await self._send_trouble(error, start, send, opening)
 
     async def _send_batch(self, batch: list[Segment], send: Callable[[Any], Awaitable[None]]) -> None:
@@ -359,9 +356,9 @@ class Stream(Response):
         return data
 
     async def _send_trouble(
-        self, error: StorageUnavailable, start: Message, send: Callable[[Any], Awaitable[None]], opening: list[Segment]
+        self, error: InnkeeperError, start: Message, send: Callable[[Any], Awaitable[None]], opening: list[Segment]
     ) -> None:
-        """The store is away: the stream ends here, with what was ready and the error."""
+        """The store is away, or the log is gone: the stream ends here, with what was ready and the error."""
         self._at_end = bytes
         data = self._on_trouble(error)
         if not self._has_begun:

@@ -34,7 +34,7 @@ class Vigils:
     def __init__(self, start: Callable[[], Awaitable[Any]]) -> None:
         self._start = start
         self._open: dict[str, set[tuple[OnEnd, Caller]]] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._watches: dict[str, asyncio.TimerHandle | asyncio.Task[None]] = {}
 
     @contextlib.contextmanager
     def over(self, scope: Any, caller: Caller, on_end: OnEnd) -> Iterator[None]:
@@ -45,15 +45,18 @@ class Vigils:
             return
         watching = self._open.setdefault(text, set())
         watching.add((on_end, caller))
-        if text not in self._tasks:
-            self._tasks[text] = asyncio.get_running_loop().create_task(self._watch(text))
+        if text not in self._watches:  # most streams are over before anybody has to be asked
+            self._watches[text] = asyncio.get_running_loop().call_later(_SECONDS, self._begin, text)
         try:
             yield
         finally:
             watching.discard((on_end, caller))
             if not watching and self._open.get(text) is watching:
                 del self._open[text]
-                self._tasks.pop(text).cancel()
+                self._watches.pop(text).cancel()
+
+    def _begin(self, text: str) -> None:
+        self._watches[text] = asyncio.get_running_loop().create_task(self._watch(text))
 
     async def _watch(self, text: str) -> None:
         """Ask for a credential again and again, and end what it had opened and opens no more.
@@ -61,15 +64,18 @@ class Vigils:
         It goes on as long as anything is open: one more may be opened by who was let in a moment before.
         """
         while True:
+            await self._look(text)
             await asyncio.sleep(_SECONDS)
-            try:
-                credentials: Credentials = (await self._start()).credentials
-                found = await credentials.again(text)
-            except InnkeeperError:
-                continue
-            except Exception:
-                _logger.exception("whether a credential still opens its streams could not be found out; they are ended")
-                found = Refusal.UNKNOWN
-            for on_end, caller in list(self._open.get(text, ())):
-                if found != caller:
-                    on_end(Unauthorized(ENDED if isinstance(found, Refusal) else CHANGED))
+
+    async def _look(self, text: str) -> None:
+        try:
+            credentials: Credentials = (await self._start()).credentials
+            found = await credentials.again(text)
+        except InnkeeperError:
+            return
+        except Exception:
+            _logger.exception("whether a credential still opens its streams could not be found out; they are ended")
+            found = Refusal.UNKNOWN
+        for on_end, caller in list(self._open.get(text, ())):
+            if found != caller:
+                on_end(Unauthorized(ENDED if isinstance(found, Refusal) else CHANGED))

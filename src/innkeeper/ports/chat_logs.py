@@ -21,6 +21,9 @@ class ChatLogSink(Protocol):
         Returns why, by its run, of each that it refuses while it keeps the others.
         """
 
+    async def forget_runs(self, run_ids: Sequence[str]) -> None:
+        """Drop the rows of these runs."""
+
     async def forget_before(self, before: Instant, limit: int) -> int:
         """Drop rows of what was asked before then, the oldest first, up to `limit`; returns how many."""
 

@@ -86,6 +86,7 @@ class RunReader(Protocol):
         limit: int,
         after: str | None = None,
         session_key: str | None = None,
+        user_id: str | None = None,
         agent_name: str | None = None,
         status: RunStatus | None = None,
     ) -> tuple[Sequence[Run], bool]:

@@ -28,14 +28,16 @@ def asked(runnable: AnyRunnable, parameters: Parameters, settings: RuntimeSettin
     model = chat_model_of(runnable)
     if model is None:
         return runnable
-    bound = {key: value for key, value in _wishes(parameters, settings).items() if _knows(model, key)}
+    own = {"max_tokens": getattr(model, "max_tokens", None), **getattr(runnable, "kwargs", {})}
+    wishes = _wishes(parameters, settings, own["max_tokens"])
+    bound = {key: value for key, value in wishes.items() if _knows(model, key)}
     return runnable.bind(**bound) if bound else runnable
 
 
-def _wishes(parameters: Parameters, settings: RuntimeSettings) -> dict[str, Any]:
+def _wishes(parameters: Parameters, settings: RuntimeSettings, own_limit: object) -> dict[str, Any]:
     wishes: dict[str, Any] = {
         "temperature": settings.temperature if parameters.temperature is None else parameters.temperature,
-        "max_tokens": settings.max_tokens if parameters.max_tokens is None else parameters.max_tokens,
+        "max_tokens": settings.tokens_asked(parameters, own_limit),
         "top_p": parameters.top_p,
         "stop": list(parameters.stop) or None,
         "seed": parameters.seed,

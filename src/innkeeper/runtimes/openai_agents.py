@@ -150,7 +150,7 @@ class OpenAIAgentsRuntime:
     ) -> RunConfig:
         uses_chat = provider is None or provider.uses_chat
         config = RunConfig(
-            model_settings=model_settings(parameters, self._settings, uses_chat=uses_chat),
+            model_settings=model_settings(parameters, self._settings, self._agent.model_settings, uses_chat=uses_chat),
             tracing_disabled=True,
             tool_not_found_behavior="return_error_to_model",
             tool_error_formatter=narrator.note_failure,
@@ -230,6 +230,7 @@ class _Narrator:
         self._open_calls: dict[str, tuple[str, float]] = {}
         self._failed_calls: set[str] = set()
         self._values: dict[str, object] = {}
+        self._spent = Usage()
 
     def note_failure(self, failure: ToolErrorFormatterArgs[Any]) -> None:
         """The SDK tells of a call that failed; what the model is told stays the SDK's own sentence."""
@@ -250,12 +251,28 @@ class _Narrator:
         self._failed_calls.update(denied)
 
     async def tell(self, result: RunResultStreaming) -> None:
-        async with self.failures_told():
-            async for event in result.stream_events():
-                if event.type == "raw_response_event":
-                    await self._tell_raw(event.data)
-                elif event.type == "run_item_stream_event":
-                    await self._tell_item(event.item)
+        before = result.context_wrapper.usage  # of a run that goes on
+        self._spent = Usage(before.input_tokens, before.output_tokens)
+        try:
+            async with self.failures_told():
+                async for event in result.stream_events():
+                    if event.type == "raw_response_event":
+                        await self._tell_raw(event.data)
+                    elif event.type == "run_item_stream_event":
+                        await self._tell_item(event.item)
+        except Exception:
+            await self._tell_others(result)
+            raise
+        await self._tell_others(result)
+
+    async def _tell_others(self, result: RunResultStreaming) -> None:
+        """What agents have consumed that were asked as tools, on this run's account."""
+        known, total = self._spent, result.context_wrapper.usage
+        others = Usage(
+            max(total.input_tokens - known.input_tokens, 0), max(total.output_tokens - known.output_tokens, 0)
+        )
+        if others.total_tokens:
+            await self._emit(UsageReported(others))
 
     @asynccontextmanager
     async def failures_told(self) -> AsyncGenerator[None]:
@@ -299,8 +316,9 @@ class _Narrator:
             await self._emit(StepChanged(self._step, "started"))
         elif event.type == "response.completed" and event.response.usage is not None:
             spent = event.response.usage
-            model = event.response.model
-            await self._emit(UsageReported(Usage(spent.input_tokens, spent.output_tokens, model)))
+            usage = Usage(spent.input_tokens, spent.output_tokens, event.response.model)
+            self._spent = self._spent.plus(usage)
+            await self._emit(UsageReported(usage))
 
     async def end_step(self) -> None:
         """Tell that the step has ended, once."""

@@ -95,12 +95,14 @@ def _part(part: Part) -> Item:
             return {"type": "input_text", "text": json.dumps(raw, ensure_ascii=False, default=str)}
 
 
-def model_settings(parameters: Parameters, settings: RuntimeSettings, *, uses_chat: bool) -> ModelSettings:
-    """What a request and the server ask of every model call; what is not asked stays the agent's own."""
+def model_settings(
+    parameters: Parameters, settings: RuntimeSettings, own: ModelSettings, *, uses_chat: bool
+) -> ModelSettings:
+    """What a request and the server ask of every model call; what is not asked stays the agent's `own`."""
     effort = cast("Any", parameters.reasoning_effort)
     return ModelSettings(
         temperature=settings.temperature if parameters.temperature is None else parameters.temperature,
-        max_tokens=settings.max_tokens if parameters.max_tokens is None else parameters.max_tokens,
+        max_tokens=settings.tokens_asked(parameters, own.max_tokens),
         top_p=parameters.top_p,
         presence_penalty=parameters.presence_penalty,
         frequency_penalty=parameters.frequency_penalty,

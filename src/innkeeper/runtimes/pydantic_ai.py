@@ -279,6 +279,7 @@ class _Narrator:
         self._aside = aside
         self._response = aside.response if aside else None
         self._is_counted = aside is not None
+        self._spent = Usage()
         self._open_calls: dict[str, tuple[str, float]] = {}
         self._clients_calls = aside.clients_calls() if aside else {}
 
@@ -329,6 +330,7 @@ class _Narrator:
         is_counted, self._is_counted = self._is_counted, False
         if response.usage.has_values() and not is_counted:
             spent = Usage(response.usage.input_tokens, response.usage.output_tokens, response.model_name)
+            self._spent = self._spent.plus(spent)
             await self._emit(UsageReported(spent))
         try:
             async with node.stream(run.ctx) as events:
@@ -340,12 +342,23 @@ class _Narrator:
         except Exception as error:
             for call_id, (name, _) in self._open_calls.items():
                 await self._emit(ToolReturned(name, call_id, error=f"The tool raised {type(error).__name__}."))
+            await self._tell_others(run)
             raise
+        await self._tell_others(run)
         if self._open_calls:
             return  # they wait for people, and their step with them
         for call in self._clients_calls.values():  # last, because nothing may follow a call that is the client's
             await self._emit(call)
         await self._emit(StepChanged(self._step, "completed"))
+
+    async def _tell_others(self, run: AgentRun[Any, Any]) -> None:
+        """What others have consumed on this run's account: agents that its tools asked, models that were given up."""
+        spent = self._spent
+        others = run.usage.input_tokens - spent.input_tokens, run.usage.output_tokens - spent.output_tokens
+        if max(others) > 0:
+            usage = Usage(max(others[0], 0), max(others[1], 0))
+            self._spent = spent.plus(usage)
+            await self._emit(UsageReported(usage))
 
     async def _tell_tool(self, event: AgentStreamEvent, run: AgentRun[Any, Any]) -> None:
         match event:

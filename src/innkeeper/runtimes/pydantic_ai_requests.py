@@ -32,7 +32,9 @@ def model_settings(parameters: Parameters, settings: RuntimeSettings) -> Callabl
     def of_step(context: AgentContext[Any]) -> ModelSettings:
         # Pydantic AI warns of settings that a model does not know, and a client's wish is no programming error.
         unknown: frozenset[str] = getattr(context.model, "unsupported_settings", frozenset())
-        known = cast("ModelSettings", {name: one for name, one in fixed.items() if name not in unknown})
+        most = settings.tokens_asked(parameters, (context.model_settings or {}).get("max_tokens"))
+        asked = fixed if most is None else {**fixed, "max_tokens": most}
+        known = cast("ModelSettings", {name: one for name, one in asked.items() if name not in unknown})
         is_forced = choice == "required" or isinstance(choice, list)
         if choice is None or (is_forced and context.run_step > 1):
             return known
@@ -44,7 +46,6 @@ def model_settings(parameters: Parameters, settings: RuntimeSettings) -> Callabl
 def _fixed_settings(parameters: Parameters, settings: RuntimeSettings) -> ModelSettings:
     asked: dict[str, Any] = {
         "temperature": settings.temperature if parameters.temperature is None else parameters.temperature,
-        "max_tokens": settings.max_tokens if parameters.max_tokens is None else parameters.max_tokens,
         "top_p": parameters.top_p,
         "seed": parameters.seed,
         "stop_sequences": list(parameters.stop) or None,

@@ -134,11 +134,20 @@ class Children:
             if child.is_alive:
                 return child
             self._drop(child)
-        if self._is_closed:
-            raise ShuttingDown("The server is stopping and calls no more code.")
+        self._check_open()
         child = await Child.start(self._command, self._environment)
+        try:
+            self._check_open()
+        except ShuttingDown:
+            child.kill()
+            await child.ended()
+            raise
         self._all.add(child)
         return child
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ShuttingDown("The server is stopping and calls no more code.")
 
     def _drop(self, child: Child) -> None:
         if child in self._all:

@@ -111,12 +111,7 @@ class Worker:
         """A process that waits for its first frame; it keeps its place in `free` until it is dead."""
         await free.acquire()
         try:
-            await self.start()
-            ours, theirs = socket.socketpair()
-            ours.setblocking(False)
-            theirs.setblocking(False)
-            with theirs:
-                number, ended = self._order(limits, theirs)
+            number, ended, ours = await self._ordered(limits)
         except BaseException:
             free.release()
             raise
@@ -141,7 +136,9 @@ class Worker:
             process = self._process
             self._lose()
         if process is not None:
-            await process.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_DEATH):
+                    await process.wait()
 
     # the worker
 
@@ -157,20 +154,22 @@ class Worker:
         loop, ready = asyncio.get_running_loop(), asyncio.Event()
         loop.add_reader(ours, ready.set)
         self._control = ours
+        said = b""
         try:
             async with asyncio.timeout(_START):
                 await ready.wait()
-            is_ready = b"ready" in ours.recv(4096)
+                is_ready = b"ready" in ours.recv(4096)
+                if not is_ready:
+                    assert process.stderr is not None
+                    said = await process.stderr.read(4096)
         except BaseException as error:
             self._lose()
             if isinstance(error, TimeoutError):
                 raise SetupError("The process sandbox did not start in time.") from None
             raise
         if not is_ready:
-            assert process.stderr is not None
-            said = (await process.stderr.read(4096)).decode(errors="replace").strip()
             self._lose()
-            raise SetupError(said or "It ended without a word.")
+            raise SetupError(said.decode(errors="replace").strip() or "It ended without a word.")
         loop.add_reader(ours, self._hear, ours)
 
     async def _spawn(self, program: int, control: int) -> asyncio.subprocess.Process:
@@ -214,6 +213,23 @@ class Worker:
             ended.set_result(End(os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0, message["cpu"]))
 
     # its forks
+
+    async def _ordered(
+        self, limits: Limits, *, is_again: bool = False
+    ) -> tuple[int, asyncio.Future[End], socket.socket]:
+        """A fork of the worker, and our end of its stream; of another worker, where this one has died unnoticed."""
+        await self.start()
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        with theirs:
+            try:
+                return *self._order(limits, theirs), ours
+            except OSError:
+                ours.close()
+                if is_again:
+                    raise
+        return await self._ordered(limits, is_again=True)
 
     def _order(self, limits: Limits, theirs: socket.socket) -> tuple[int, asyncio.Future[End]]:
         assert self._control is not None

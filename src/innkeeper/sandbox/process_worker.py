@@ -48,8 +48,15 @@ def main(control: int) -> None:
     sys.argv[:] = [""]
     gc.collect()
     gc.freeze()
-    worker = _Worker(socket.socket(fileno=control), walls)
+    worker = _Worker(socket.socket(fileno=_lowered(control)), walls)
     worker.serve()
+
+
+def _lowered(control: int) -> int:
+    """The same socket under the lowest number: a fork lets go of the low ones, and a busy server has high ones."""
+    lowered = os.dup(control)
+    os.close(control)
+    return lowered
 
 
 class _Worker:

@@ -26,6 +26,9 @@ PARAGRAPH = "\n\n"
 """Set between text before a tool call and text after it, so that the joined output reads well."""
 
 
+_TOKEN_BYTES = 4
+"""About what a token is of; models put out rather more tokens than that makes."""
+
 UNKNOWN = "The outcome of this tool call is unknown: the run ended before it returned."
 """The result that history shows for a call that was never answered; models refuse a call without one."""
 
@@ -41,6 +44,7 @@ class Assembler:
         self.client_calls: list[ToolUse] = []
         self.said: list[str] = []
         self._thought: list[str] = []
+        self._untold_from: tuple[int, int] | None = None
         self.needs_care = False
         self._text_from = 0
         self._calls: list[ToolUse] = []
@@ -63,6 +67,15 @@ class Assembler:
     def reasoning(self) -> str:
         """What the model thought aloud; it is told to the caller and becomes no part of the conversation."""
         return "".join(self._thought)
+
+    @property
+    def untold_tokens(self) -> int:
+        """About how many tokens the model call under way has put out, of which it has told none yet."""
+        if self._untold_from is None:
+            return 0
+        said, thought = self._untold_from
+        heard = (*self.said[said:], *self._thought[thought:])
+        return sum(len(text.encode(errors="replace")) for text in heard) // _TOKEN_BYTES
 
     def separator(self, content: str) -> str:
         """What must stand between the text so far and `content`, which follows a tool call; often nothing."""
@@ -87,10 +100,13 @@ class Assembler:
                 self.usage = usage if self.usage is None else self.usage.plus(usage)
                 known = self.by_model.get(usage.model)
                 self.by_model[usage.model] = usage if known is None else known.plus(usage)
+                if self._untold_from is not None:
+                    self._untold_from = len(self.said), len(self._thought)
             case FinishNoted(reason):
                 self.finish_reason = reason
             case StepChanged(number, status):
                 self.steps = max(self.steps, number)
+                self._untold_from = (len(self.said), len(self._thought)) if status == "started" else None
                 self._change_step(status == "completed")
             case MessageInjected(was_deferred=True):
                 pass  # its session had it before the run began
@@ -153,9 +169,9 @@ class Assembler:
     def _restart(self) -> None:
         """Forget everything but what it cost, and what was injected, which is delivered once."""
         injected = [message for message in (*self._done, *self._held) if message.role == "user"]
-        usage = self.usage
+        usage, by_model = self.usage, self.by_model
         self.__init__()  # type: ignore[misc]  # a fresh one, in the place of this
-        self.usage, self._done = usage, injected
+        self.usage, self.by_model, self._done = usage, by_model, injected
 
     def resumed(self, attempt: int, *, resumes: bool) -> RunResumed:
         """Go back to where another attempt begins, and return the event that tells it."""

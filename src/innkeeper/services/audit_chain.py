@@ -51,7 +51,7 @@ async def verified(audit: AuditReader, noted: str | None = None, *, batch: int =
         if found:
             continue
         number, digest = await audit.head()  # read after the entries, so that it is never behind them
-        if number > _number(last) and await audit.chain(_number(last), 1):
+        if _is_number(number) and number > _number(last) and await audit.chain(_number(last), 1):
             continue
         return _verdict(last, _break_at_head(number, digest, last), has_noted=has_noted)
 
@@ -62,6 +62,8 @@ def _verdict(last: AuditEntry | None, broken: Break | None, *, has_noted: bool) 
 
 def _break_at(entry: AuditEntry, metadata: str, last: AuditEntry | None) -> Break | None:
     expected, previous = _number(last) + 1, "" if last is None else last.digest
+    if not _is_number(entry.number):
+        return Break(expected, entry.id, f"entry {expected} is missing, and one has {entry.number!r} as its number")
     if entry.number < expected:
         return Break(entry.number, entry.id, f"{_named(entry)} was put in")
     if entry.number != expected:
@@ -81,8 +83,15 @@ def _is_as_written(entry: AuditEntry, metadata: str) -> bool:
         return False
 
 
+def _is_number(found: object) -> bool:
+    """Whether it is what the log is numbered with: SQLite lets any value stand in any column."""
+    return isinstance(found, int)
+
+
 def _break_at_head(number: int, digest: str, last: AuditEntry | None) -> Break | None:
     reached = _number(last)
+    if not _is_number(number):
+        return Break(reached + 1, None, f"the head says {number!r}, which is no number")
     if number > reached:
         missing = _entries(reached + 1, number)
         told = f"the head says {number}, but the last entry is {reached}: {missing} missing"

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from innkeeper.core.changes import RequestCancel
-from innkeeper.core.errors import InnkeeperError, RunNotFound
+from innkeeper.core.errors import RunNotFound, StorageUnavailable
 from innkeeper.core.identity import Caller
 from innkeeper.core.outcomes import Cancelling, Missing, Outcome
 from innkeeper.core.runs import Run
@@ -24,6 +24,8 @@ from innkeeper.services.waiting import Waiting
 from innkeeper.services.wakes import Wakes
 
 _logger = logging.getLogger(__name__)
+
+_RETRY_SECONDS = 0.5
 
 
 class Cancellations:
@@ -57,6 +59,7 @@ class Cancellations:
 
     def stop(self, live: LiveRun, why: Stop) -> None:
         """End a run of this process from outside."""
+        live.is_unwanted |= why is Stop.CANCELLED
         if live.run.id in self._waiting:
             self._waiting.stop(live, why)
         else:
@@ -76,15 +79,22 @@ class Cancellations:
         if worker:
             self._wakes.look(worker)
             return
-        ending = asyncio.create_task(self._end_paused(caller, run_id))
+        ending = asyncio.create_task(self.insist(caller, run_id))
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)
 
-    async def _end_paused(self, caller: Caller, run_id: str) -> None:
-        try:
-            await self.cancel(caller, run_id)
-        except InnkeeperError as error:
-            _logger.warning("run %s, which waits for people, could not be made to make way: %s", run_id, error)
+    async def insist(self, caller: Caller, run_id: str) -> None:
+        """Cancel a run whose end has been acknowledged, however long the store is away."""
+        while True:
+            try:
+                await self.cancel(caller, run_id)
+            except StorageUnavailable as error:
+                _logger.warning("the end of run %s is asked for again: %s", run_id, error)
+                await asyncio.sleep(_RETRY_SECONDS)
+            except RunNotFound:
+                return
+            else:
+                return
 
     async def cancel(self, caller: Caller, run_id: str) -> None:
         """Raises: RunNotFound, StorageUnavailable."""

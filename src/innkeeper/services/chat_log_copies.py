@@ -1,6 +1,7 @@
 """Copies of chat logs: each row is brought to another database, once that answers, and is then done with.
 
 What is still to be copied is in the store. While the other database is away, rows wait there and nothing else does.
+Rows that it refuses are passed over, and offered again every now and then, however many they are.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from innkeeper.core.administration import CopiedChatLogs
+from innkeeper.core.administration import CopiedChatLogs, Uncopied
 from innkeeper.core.chat_logs import ChatLog
 from innkeeper.core.errors import InnkeeperError, StorageUnavailable
 from innkeeper.ports.accounts import ChatLogReader
@@ -22,8 +23,8 @@ _logger = logging.getLogger(__name__)
 AT_ONCE = 100
 _EVERY_SECONDS = 5.0
 _FIRST_RETRY, _LAST_RETRY = 0.5, 5.0
-_MAX_REFUSED = 500
-"""Rows in one round after which it is not tried with more."""
+_WHOLE_SECONDS, _WHOLE_SHARE = 5.0, 20
+"""When rows that were refused are offered again: after so many seconds, or after so many times what that took."""
 
 _WARN_EVERY = 20
 """Failures in a row of which one is told: it may be away for days."""
@@ -40,6 +41,8 @@ class ChatLogCopies:
         self._sink = sink
         self._with_contents = with_contents
         self._came = asyncio.Event()
+        self._passed, self._whole_at = "", 0.0
+        self._erased: set[str] = set()
         self._copying: asyncio.Task[None] | None = None
 
     def wake(self) -> None:
@@ -54,15 +57,16 @@ class ChatLogCopies:
         while True:
             self._came.clear()
             try:
-                await self.copy()
+                await self._copy_new()
             except Exception as error:  # noqa: BLE001 - whatever it is, the rows wait
                 self._tell(error, failures)
                 await asyncio.sleep(pause)
                 pause, failures = min(pause * 2, _LAST_RETRY), failures + 1
                 continue
-            if failures:
+            pause = _FIRST_RETRY
+            if failures and not self._passed:
                 _logger.info("chat logs have been copied again")
-            pause, failures = _FIRST_RETRY, 0
+                failures = 0
             try:
                 async with asyncio.timeout(_EVERY_SECONDS):
                     await self._came.wait()
@@ -76,28 +80,53 @@ class ChatLogCopies:
         elif failures % _WARN_EVERY == 0:
             _logger.warning("chat logs are copied later, and wait in the store: %s", error)
 
-    async def copy(self) -> int:
-        """Copy what there is; returns how many rows that were.
+    async def _copy_new(self) -> None:
+        """Copy what lies behind the rows that were refused before, and now and then those as well.
+
+        Raises: as `copy`.
+        """
+        time = asyncio.get_running_loop().time
+        began = time()
+        if began < self._whole_at:
+            await self.copy(self._passed)
+            return
+        try:
+            await self.copy()
+        finally:
+            if self._passed:
+                self._whole_at = time() + max(_WHOLE_SECONDS, _WHOLE_SHARE * (time() - began))
+
+    async def copy(self, after: str = "") -> int:
+        """Copy what there is behind the run `after`; returns how many rows that were.
 
         Rows that are refused wait, and those behind them do not wait for them. Raises: StorageUnavailable, in the end
         also for what was refused.
         """
-        total, after, refused = 0, "", dict[str, str]()
-        while len(refused) <= _MAX_REFUSED and (rows := await self._chat_logs.uncopied(AT_ONCE, after=after)):
+        total, refused, first = 0, 0, ""
+        self._passed = after
+        await self._drop_erased()
+        while rows := await self._chat_logs.uncopied(AT_ONCE, after=after):
             now_refused = await self._sink.write(self._shown(rows))
             copied = tuple(row.run_id for row in rows if row.run_id not in now_refused)
             if copied:
-                await self._journal.commit((CopiedChatLogs(copied),))
+                (outcome,) = await self._journal.commit((CopiedChatLogs(copied),))
+                assert isinstance(outcome, Uncopied), "it is told what was erased meanwhile"
+                self._erased.update(outcome.run_ids)
+                await self._drop_erased()
             if now_refused:
-                refused |= now_refused
-                after = rows[-1].run_id
+                refused += len(now_refused)
+                first = first or "{}: {}".format(*next(iter(now_refused.items())))
+                after = self._passed = rows[-1].run_id
             total += len(copied)
         if refused:
-            run_id, why = next(iter(refused.items()))
-            raise StorageUnavailable(
-                f"The logging database refused {len(refused)} rows, such as that of {run_id}: {why}"
-            )
+            raise StorageUnavailable(f"The logging database refused {refused} rows, such as that of {first}")
         return total
+
+    async def _drop_erased(self) -> None:
+        """What was erased between its reading and its copying goes there as well."""
+        if self._erased:
+            await self._sink.forget_runs(sorted(self._erased))
+            self._erased.clear()
 
     def _shown(self, rows: Sequence[ChatLog]) -> Sequence[ChatLog]:
         return rows if self._with_contents else [replace(row, input=None, output=None) for row in rows]

@@ -40,15 +40,22 @@ class ChatLogs:
         return [row if caller.may_see(row.owner) else replace(row, input=None, output=None) for row in rows], total
 
     async def of_session(
-        self, caller: Caller, session_id: str, *, limit: int, offset: int = 0, with_contents: bool = False
+        self,
+        caller: Caller,
+        session_id: str,
+        *,
+        user_id: str | None = None,
+        limit: int,
+        offset: int = 0,
+        with_contents: bool = False,
     ) -> tuple[Sequence[ChatLog], int]:
-        """As `page`, of one session, which may have been deleted.
+        """As `page`, of one session, which may have been deleted; of an end user's, where one is named.
 
         Raises: SessionNotFound where there is neither such a session nor a row of it.
         """
-        wanted = ChatLogFilter(session_id=session_id)
+        wanted = ChatLogFilter(session_id=session_id, user_id=user_id)
         rows, total = await self.page(caller, wanted, limit=limit, offset=offset, with_contents=with_contents)
-        if not total and await self._sessions.find(caller, session_id) is None:
+        if not total and await self._sessions.find(caller, session_id, user_id) is None:
             raise SessionNotFound(f"Session {session_id!r} does not exist.", param="session_id")
         return rows, total
 

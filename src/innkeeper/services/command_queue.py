@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import traceback
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,14 +25,14 @@ from innkeeper.core.control_changes import (
     TakeDeadCommands,
     TakenCommands,
 )
-from innkeeper.core.errors import CommandFailed, InnkeeperError, StorageUnavailable
-from innkeeper.core.events import json_bytes
+from innkeeper.core.errors import InnkeeperError, StorageUnavailable
 from innkeeper.core.outcomes import Missing, Outcome
-from innkeeper.core.session_events import HANDLER_FAILED, Note
 from innkeeper.core.times import Instant
 from innkeeper.ports.journal import Journal
 from innkeeper.ports.meters import Meter
 from innkeeper.ports.readers import CommandReader
+from innkeeper.services.command_outcomes import INTERRUPTED, Ending, completed, notes_of, timed_out, told_of
+from innkeeper.services.command_turns import CommandTurns
 from innkeeper.services.handling import Handling
 
 _logger = logging.getLogger(__name__)
@@ -42,16 +42,6 @@ _DEAD_EVERY = 5
 _FIRST_RETRY, _LAST_RETRY = 0.1, 5.0
 _STOP_SECONDS = 1.0
 _MAX_ATTEMPTS, _MAX_TAKEN = 10, 64
-MAX_RESULT = 1024 * 1024
-"""Bytes of JSON that a command may answer with."""
-_MAX_MESSAGE, _MAX_DETAILS = 4096, 64 * 1024
-"""Characters, and bytes of JSON, that a failure may say."""
-
-INTERRUPTED = CommandError(
-    "COMMAND_EXECUTION_FAILED",
-    "The server stopped while this was executed; what it did is not known.",
-    {"reason": "interrupted"},
-)
 
 
 @dataclass(slots=True)
@@ -85,6 +75,7 @@ class CommandQueue:
         self._meter = meter
         self._now = now
         self.worker = worker
+        self.turns = CommandTurns()
         self._limit = limit
         self._shows_errors = shows_errors
         self._on_growth = on_growth
@@ -97,6 +88,7 @@ class CommandQueue:
         self._taking: asyncio.Task[None] | None = None
         self._suspects: frozenset[str] = frozenset()
         self._is_draining = False
+        self._leaves_at = math.inf
         self._is_asked = False
         self.on_end: Callable[[Command], None] | None = None
         """Hears of each command that was ended here, without its result."""
@@ -109,8 +101,8 @@ class CommandQueue:
 
         What another one waits for is begun in any case, so that it can end.
         """
-        free = 0 if self._is_draining else max(is_waited_for, self._limit - len(self._under_way) - self._promised)
-        room = min(wanted, free)
+        free = 0 if self._is_draining else self._limit - len(self._under_way) - self._promised
+        room = min(wanted, max(is_waited_for and not self.is_leaving, free))
         self._promised += room
         try:
             yield room
@@ -189,7 +181,7 @@ class CommandQueue:
             self._tell(command.id)
             self._wake.set()
 
-    async def _outcome(self, execution: _Execution) -> tuple[CommandStatus, object, CommandError | None]:
+    async def _outcome(self, execution: _Execution) -> Ending:
         """What becomes of a command: `QUEUED` where it is left to another process."""
         command, stop = execution.command, execution.stop
         assert stop is not None, "an execution can be stopped"
@@ -207,45 +199,23 @@ class CommandQueue:
             return CommandStatus.CANCELLED, None, None
         failure = calling.exception()
         if failure is None:
-            return _completed(calling.result())
-        return CommandStatus.FAILED, None, self._told(command, failure)
+            return completed(calling.result())
+        return CommandStatus.FAILED, None, told_of(command, failure, shows_errors=self._shows_errors)
 
-    async def _stopped(
-        self, command: Command, stop: asyncio.Future[CommandStatus]
-    ) -> tuple[CommandStatus, object, CommandError | None]:
+    async def _stopped(self, command: Command, stop: asyncio.Future[CommandStatus]) -> Ending:
         if not stop.done():
-            seconds = f"{command.timeout:g} seconds"
-            return CommandStatus.TIMEOUT, None, CommandError("COMMAND_TIMEOUT", f"It did not end within {seconds}.")
+            return timed_out(command)
         if stop.result() is CommandStatus.CANCELLED:
             return CommandStatus.CANCELLED, None, None
         if await self._handling.is_idempotent(command):
             return CommandStatus.QUEUED, None, None
         return CommandStatus.FAILED, None, INTERRUPTED
 
-    def _told(self, command: Command, failure: BaseException) -> CommandError:
-        """What a caller may know of an exception: the text of what was meant for callers, or of code of its own."""
-        if isinstance(failure, CommandFailed):
-            return _failed(failure.message, failure.details)
-        if isinstance(failure, InnkeeperError):
-            return _failed(failure.message, {"param": failure.param})
-        _logger.error("the handler of %s %s failed", command.command_type, command.id, exc_info=failure)
-        if self._shows_errors:
-            return _failed("".join(traceback.format_exception_only(failure)).strip())
-        return _failed("The handler failed. The server's log has the reason.")
-
     async def _end(
         self, command: Command, hold: Hold, status: CommandStatus, result: object, error: CommandError | None
     ) -> None:
         now = Instant(self._now())
-        notes: tuple[Note, ...] = ()
-        if command.kind == "reaction" and error is not None:
-            told = {
-                "event_id": command.parameters.get("event_id"),
-                "event_type": command.command_type,
-                "handler": command.handler,
-                "error": {"code": error.code, "message": error.message},
-            }
-            notes = (Note(HANDLER_FAILED, now, told),)
+        notes = notes_of(command, error, now)
         outcome = await self._commit(EndCommand(hold, command.session_key, status, now, result, error, notes))
         if not isinstance(outcome, EndedCommand):
             return
@@ -305,13 +275,19 @@ class CommandQueue:
             pass
 
     async def _take_some(self) -> bool:
-        """Whether there may be more."""
+        """Whether there may be more. Room is promised only where something waits: what comes would have none."""
+        if len(self._under_way) + self._promised >= self._limit:
+            return False
+        if not await self._commands.has_queued():
+            self.turns.emptied()
+            return False
         with self.room(_MAX_TAKEN) as room:
-            if not room or not await self._commands.has_queued():
+            if not room:
                 return False
             (outcome,) = await self._journal.commit((TakeCommands(self.worker, Instant(self._now()), room),))
             if not isinstance(outcome, TakenCommands):
                 return False
+            self.turns.taken(command for command, _ in outcome.commands)
             for command, hold in outcome.commands:
                 self.begin(command, hold)
             return bool(outcome.commands)
@@ -362,37 +338,35 @@ class CommandQueue:
 
     # leaving
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether nothing may begin here any more, not even what is part of something that is under way."""
+        return asyncio.get_running_loop().time() >= self._leaves_at
+
     async def drain(self, patience: float) -> None:
-        """Take no more; what is under way may end within `patience` seconds, then it is stopped."""
+        """Take no more; what is under way, with what it asks for yet, may end within `patience` seconds of the first
+        call, then it is stopped.
+        """
+        loop = asyncio.get_running_loop()
+        self._leaves_at = min(self._leaves_at, loop.time() + patience)
         self._is_draining = True
         self._wake.set()
         if self._taking is not None:
-            await asyncio.wait([self._taking])
-        tasks = [one.task for one in self._under_way.values() if one.task is not None]
-        if tasks:
-            await asyncio.wait(tasks, timeout=patience)
+            await asyncio.wait([self._taking], timeout=_STOP_SECONDS + 2.0)
+            self._taking.cancel()  # a store that is away would keep it for ever
+        while (tasks := self._tasks()) and not self.is_leaving:
+            await asyncio.wait(tasks, timeout=self._leaves_at - loop.time())
         for execution in list(self._under_way.values()):
             if execution.stop is not None and not execution.stop.done():
                 execution.stop.set_result(CommandStatus.QUEUED)
-        left = [one.task for one in self._under_way.values() if one.task is not None]
-        if left:
+        if left := self._tasks():
             await asyncio.wait(left, timeout=_STOP_SECONDS + 2.0)
+
+    def _tasks(self) -> list[asyncio.Task[None]]:
+        return [one.task for one in self._under_way.values() if one.task is not None]
 
 
 def _hear(calling: asyncio.Task[object]) -> None:
     """What is raised by code that was given up long ago concerns nobody."""
     if not calling.cancelled():
         calling.exception()
-
-
-def _failed(message: str, details: Mapping[str, object] | None = None) -> CommandError:
-    told = details or {}
-    told = told if len(json_bytes(told)) <= _MAX_DETAILS else {"limit": "details"}
-    return CommandError("COMMAND_EXECUTION_FAILED", message[:_MAX_MESSAGE], told)
-
-
-def _completed(result: object) -> tuple[CommandStatus, object, CommandError | None]:
-    if len(json_bytes(result)) > MAX_RESULT:
-        message = f"The result exceeds {MAX_RESULT // 1024} KiB of JSON."
-        return CommandStatus.FAILED, None, CommandError("COMMAND_EXECUTION_FAILED", message, {"limit": "result"})
-    return CommandStatus.COMPLETED, result, None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from innkeeper.core.claims import Claim, Claimed
@@ -20,7 +20,7 @@ from innkeeper.core.commands import (
 )
 from innkeeper.core.control_changes import AcceptCommands, AcceptedCommands, CancelCommand, CancellingCommand
 from innkeeper.core.errors import CommandNotFound, HandlerNotFound, Invalid, SessionNotFound, ShuttingDown
-from innkeeper.core.identity import Caller
+from innkeeper.core.identity import Caller, Owner
 from innkeeper.core.outcomes import Missing, Outcome, Repeated
 from innkeeper.core.sessions import Session
 from innkeeper.core.times import Instant
@@ -30,6 +30,7 @@ from innkeeper.ports.readers import CommandReader
 from innkeeper.services.command_queue import CommandQueue
 from innkeeper.services.handling import Handling, current_command, current_place
 from innkeeper.services.sessions import Sessions
+from innkeeper.services.source_code import Where
 from innkeeper.services.wakes import Wakes
 
 _LOOK_SECONDS = 1.0
@@ -88,20 +89,21 @@ class Commands:
         """Store commands and set them going; and whether the same request had stored them before.
 
         They join the trace of `parent`, or else of the code that asks; those of a batch are one trace in any case.
+        While the server drains, only what runs and handlers that are under way ask for is accepted, so that they end.
 
         Raises: ShuttingDown; HandlerNotFound, naming the first that nobody handles; Invalid where commands caused each
-        other too deep; SessionNotFound; IdempotencyMismatch; StorageUnavailable.
+        other too deep; TooBusy; SessionNotFound; IdempotencyMismatch; StorageUnavailable.
         """
-        if self.is_draining:
+        if self.is_draining and (current_place() is None or self._queue.is_leaving):
             raise ShuttingDown("The server is shutting down. Try again shortly.")
         assert 0 < len(asked) <= MAX_BATCH, "the surface bounds a batch"
         _check_timeouts(asked)
         await self._check_handlers(session, asked)
         cause, place = current_command(), parent or current_place()
-        depth = 0 if cause is None else cause.depth + 1
+        depth, wanted = 0 if cause is None else cause.depth + 1, 1 if is_sequential else len(asked)
         if depth > MAX_DEPTH:
             raise Invalid(f"Commands and events caused each other {MAX_DEPTH} deep; this one is not executed.")
-        with self._queue.room(1 if is_sequential else len(asked), is_waited_for=depth > 0) as room:
+        with self._queue.room(wanted, is_waited_for=depth > 0 or self.is_draining) as room:
             commands = self._made(session, asked, is_sequential, place, depth, room)
             change = AcceptCommands(session.key, commands, self._queue.worker, commands[0].created_at, claim)
             outcome = await asyncio.shield(self._store(change))
@@ -121,10 +123,11 @@ class Commands:
 
     async def _check_handlers(self, session: Session, asked: Sequence[NewCommand]) -> None:
         known: set[str] = set()
+        where = Where(session.owner, session.key, session.id)
         for index, new in enumerate(asked):
             if new.command_type in known:
                 continue
-            if await self._handling.find_command(session.key, session.id, new.command_type) is None:
+            if await self._handling.find_command(where, new.command_type) is None:
                 param = f"commands.{index}.command_type" if len(asked) > 1 else "command_type"
                 raise HandlerNotFound(f"No handler is registered for {new.command_type!r}.", param=param)
             known.add(new.command_type)
@@ -143,6 +146,7 @@ class Commands:
         trace_id = parent.trace_id if parent is not None else ids[0].removeprefix("cmd_")
         urgent = sorted(range(len(asked)), key=lambda index: 0 if is_sequential else -asked[index].priority)
         begun = set(urgent[:room])
+        turns = self._turns(session.owner, asked, is_sequential, begun)
         return tuple(
             Command(
                 id=ids[index],
@@ -159,6 +163,7 @@ class Commands:
                 depth=depth,
                 status=CommandStatus.EXECUTING if index in begun else CommandStatus.QUEUED,
                 waits_for=ids[index - 1] if is_sequential and index else None,
+                turn=turns[index],
                 attempt=1 if index in begun else 0,
                 own_trace_id=trace_id if parent is not None or index else None,
                 parent_span=None if parent is None else parent.span_id,
@@ -166,6 +171,16 @@ class Commands:
             )
             for index, new in enumerate(asked)
         )
+
+    def _turns(
+        self, owner: Owner, asked: Sequence[NewCommand], is_sequential: bool, begun: Collection[int]
+    ) -> Sequence[int]:
+        """When each is to be begun; those of a sequence wait for one another, and are one in the queue."""
+        next_turn = self._queue.turns.next
+        if is_sequential:
+            of_priority = {priority: next_turn(owner, priority) for priority in {new.priority for new in asked}}
+            return [of_priority[new.priority] for new in asked]
+        return [0 if index in begun else next_turn(owner, new.priority) for index, new in enumerate(asked)]
 
     def _set_going(self, commands: Sequence[Command]) -> None:
         is_left = False

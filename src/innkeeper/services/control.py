@@ -5,6 +5,7 @@ It stands beside `runs` and shares its journal, its sessions and its wake-ups.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -108,7 +109,6 @@ class Control:
         )
         self.log = SessionLog(
             journal=store.journal,
-            sessions=sessions,
             events=store.events,
             handling=self.handling,
             queue=self.queue,
@@ -117,6 +117,7 @@ class Control:
             on_growth=on_growth,
         )
         self.code.publish = self._publish
+        self.code.check_free = self.handling.check_free
         built_in.add_command(DummyEngineCommand, self._dummy, is_idempotent=True)
 
     async def _publish(
@@ -153,11 +154,12 @@ class Control:
         await self.queue.open()
 
     async def drain(self, patience: float) -> None:
-        """Take no new commands; those under way may end within `patience` seconds."""
+        """Take no commands but those of runs and handlers under way; all of them may end within `patience` seconds."""
         self.commands.is_draining = True
-        await self.queue.drain(patience)
+        await asyncio.gather(self.queue.drain(patience), self.code.drain(patience))
 
     async def close(self) -> None:
-        """After `drain`: let go of the sandbox."""
+        """After `drain`: stop what was begun since, and let go of the sandbox."""
+        await self.queue.drain(0)
         if self._sandbox is not None:
             await self._sandbox.close()

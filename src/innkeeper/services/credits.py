@@ -15,7 +15,7 @@ from decimal import Decimal
 from innkeeper.core.agents import AgentDescription
 from innkeeper.core.credits import ORGANIZATION, Terms, credits_of
 from innkeeper.core.runs import Parameters, Run
-from innkeeper.core.usage import CreditRecord, Pricing, Usage
+from innkeeper.core.usage import MAX_TOKENS, CreditRecord, Pricing, Usage
 from innkeeper.ports.accounts import CreditReader
 
 LIFETIME = 1.0
@@ -91,6 +91,8 @@ class Credits:
 
 def _worst(pricing: Pricing, output_limit: int | None) -> Decimal | None:
     """The most that a price can come to; `None` where nothing bounds it."""
+    if pricing.is_tracked_alone:
+        return None
     if not pricing.credits_per_token:
         return _at_most(pricing, pricing.credits_per_request)
     if output_limit is None:
@@ -121,14 +123,16 @@ class Spending:
             return True
         return self.limit is not None and price + tracked > self.limit
 
-    def max_tokens(self, wanted: int | None) -> int | None:
-        """How many tokens of output the run can pay for, at most those that are `wanted`."""
+    def affordable_tokens(self, usage: Usage | None) -> int | None:
+        """How many tokens of output a run that has consumed so much can pay for yet; `None` where none costs anything.
+
+        It is one at least, as no model can be asked for less.
+        """
         limits = [limit for limit in (self.price_limit, self.limit) if limit is not None]
         if not self.pricing.credits_per_token or not limits:
-            return wanted
-        left = min(limits) - self.pricing.credits_per_request
-        affordable = max(1, int(left / self.pricing.credits_per_token))
-        return affordable if wanted is None else min(wanted, affordable)
+            return None
+        left = (min(limits) - self.pricing.credits_per_request) / self.pricing.credits_per_token
+        return min(max(1, int(left) - (usage.output_tokens if usage else 0)), MAX_TOKENS)
 
 
 def spending_of(run: Run) -> Spending | None:
@@ -136,4 +140,7 @@ def spending_of(run: Run) -> Spending | None:
     pricing = run.pricing
     if pricing is None or (pricing.max_credits is None and run.reserved is None):
         return None
-    return Spending(pricing, None if run.reserved is None else credits_of(run.reserved), pricing.max_credits)
+    reserved, ceiling = None if run.reserved is None else credits_of(run.reserved), pricing.max_credits
+    if pricing.is_tracked_alone and reserved is not None:  # nothing else was left
+        ceiling = reserved
+    return Spending(pricing, reserved, ceiling)

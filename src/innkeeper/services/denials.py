@@ -66,6 +66,7 @@ class Denials:
         self._of_strangers = 0
         self._held: dict[Hashable, tuple[Denial, int]] = {}
         self._telling: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
 
     async def tell(self, denial: Denial) -> None:
         """Write the denial, or count it among those that are told together.
@@ -94,8 +95,12 @@ class Denials:
             self._telling = asyncio.get_running_loop().create_task(self._tell_later())
 
     async def _tell_later(self) -> None:
-        while self._held:
-            await asyncio.sleep(max(self._until - self._clock(), 0.01))
+        is_last = False
+        while self._held and not is_last:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(self._until - self._clock(), 0.01)):
+                    await self._closing.wait()
+            is_last = self._closing.is_set()
             await self._tell_held()
 
     async def _tell_held(self) -> None:
@@ -128,13 +133,9 @@ class Denials:
 
     async def close(self) -> None:
         """Tell what is held, unless the store is away; it closes next."""
-        telling, self._telling = self._telling, None
-        if telling is not None:
-            telling.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await telling
-        if self._held:
-            await self._tell_held()
+        self._closing.set()
+        if self._telling is not None:
+            await self._telling  # a cancellation would lose what is being written
 
 
 def _whose(denial: Denial) -> Hashable:

@@ -22,6 +22,7 @@ from innkeeper.core.times import Instant
 from innkeeper.ports.journal import Journal
 from innkeeper.ports.readers import EngineReader, SessionReader
 from innkeeper.services.agents import AgentRegistry, ServedAgent
+from innkeeper.services.identities import checked_user, end_user
 
 _ENDPOINT = "/api/engines/{id}/execute"
 
@@ -71,22 +72,23 @@ class Engines:
         engine_type: str,
         model_name: str | None = None,
         session_id: str | None = None,
+        user_id: str | None = None,
         configuration: Mapping[str, object] | None = None,
         claim: Claim | None = None,
     ) -> tuple[Engine, bool]:
         """The engine as it was made, and whether the same request had made it before, whatever became of it since.
 
-        Without a session it gets one of its own.
+        Without a session it gets one of its own, which is the end user's that is named.
 
-        Raises: AgentNotFound; Invalid for a model that it cannot have; SessionNotFound; TooBusy where the caller has
-        too many; IdempotencyMismatch.
+        Raises: AgentNotFound; Invalid for a model that it cannot have; SessionNotFound; Forbidden for another's end
+        user; TooBusy where the caller has too many; IdempotencyMismatch.
         """
         self._model(await self._agent(engine_type), model_name)
         now = Instant(self._now())
         if session_id is None:
-            session = self._new_session(caller, engine_type, now)
+            session = self._new_session(caller, engine_type, now, end_user(caller, user_id))
         else:
-            session = await self._session(caller, session_id)
+            session = await self._session(caller, session_id, user_id)
         engine = Engine(
             id=self._new_id(),
             owner=session.owner,
@@ -106,9 +108,9 @@ class Engines:
             raise _no_session(session.id)
         return engine, False
 
-    def _new_session(self, caller: Caller, engine_type: str, now: Instant) -> Session:
+    def _new_session(self, caller: Caller, engine_type: str, now: Instant, user_id: str) -> Session:
         key = self._new_id()
-        return Session(key, caller.owner, caller.owner.user, key, now, now, agent_name=engine_type)
+        return Session(key, caller.owner, user_id, key, now, now, agent_name=engine_type)
 
     async def get(self, caller: Caller, engine_id: str) -> Engine:
         """Raises: EngineNotFound."""
@@ -124,13 +126,18 @@ class Engines:
         limit: int,
         after: str | None = None,
         session_id: str | None = None,
+        user_id: str | None = None,
         status: EngineStatus | None = None,
     ) -> tuple[Sequence[Engine], bool]:
-        """Newest first, and whether there are more.
+        """Newest first, and whether there are more. Of several sessions called `session_id`, `user_id` picks one.
 
-        Raises: SessionNotFound.
+        Raises: SessionNotFound; Forbidden for another's end user; Invalid for one without a session.
         """
-        session_key = None if session_id is None else (await self._session(caller, session_id)).key
+        user, session_key = checked_user(caller, user_id), None
+        if session_id is not None:
+            session_key = (await self._session(caller, session_id, user)).key
+        elif user is not None:
+            raise Invalid("user_id: name the session_id, too, whose end user this is.", param="user_id")
         return await self._engines.page(caller, limit=limit, after=after, session_key=session_key, status=status)
 
     async def delete(self, caller: Caller, engine_id: str) -> None:
@@ -195,8 +202,8 @@ class Engines:
             raise Invalid(f"model_name: {issue}", param="model_name", details={"field": "model_name", "issue": issue})
         return None if name == agent.describe().model else name
 
-    async def _session(self, caller: Caller, session_id: str) -> Session:
-        session = await self._sessions.find(caller, session_id)
+    async def _session(self, caller: Caller, session_id: str, user_id: str | None) -> Session:
+        session = await self._sessions.find(caller, session_id, checked_user(caller, user_id))
         if session is None:
             raise _no_session(session_id)
         return session

@@ -75,7 +75,8 @@ class Erasures:
         if await self._forget_tokens(user, organization, stand_ins):
             await asyncio.sleep(_REVOKED_SECONDS)
         total = 0
-        for place in await self.places(user) if organization is None else (organization,):
+        places = {*await self.places(user), *stand_ins} if organization is None else {organization}
+        for place in sorted(places):
             total += await self._forget_in(place, user, stand_ins[place])
         if self._sink is not None:
             total += await self._forget_copies(self._sink, user, organization)

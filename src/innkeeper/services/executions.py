@@ -15,7 +15,7 @@ from innkeeper.core.context import RunContext, reset_context, set_context
 from innkeeper.core.errors import InnkeeperError
 from innkeeper.core.identity import Caller
 from innkeeper.core.messages import Message
-from innkeeper.core.outcomes import Accepted, Begun, Ended, Outcome, Stale
+from innkeeper.core.outcomes import Accepted, Begun, Ended, Outcome
 from innkeeper.core.runs import NO_PARAMETERS, Parameters, Plan, Resumption, Run, Turn
 from innkeeper.core.transcripts import Transcript, as_turn
 from innkeeper.ports.meters import UNMETERED, Meter
@@ -85,8 +85,8 @@ class Executions:
         self._live: dict[str, LiveRun] = {}
         self._running = 0
         self._emptied: asyncio.Future[None] | None = None
-        self.cancel_paused: Callable[[Caller, str], Awaitable[None]] | None = None
-        """Ends a run whose end was asked for while it was being paused."""
+        self.cancel_elsewhere: Callable[[Caller, str], Awaitable[None]] | None = None
+        """Has a run ended whose end was asked for here while it ceased to be this process's."""
 
     # the runs at hand
 
@@ -109,6 +109,7 @@ class Executions:
         live.announce_notes = self._neighbours.on_growth
         live.on_first_text = self._spoke
         live.on_spent = self._spent
+        live.on_lost = self._lost
 
     def _log_grew(self, run_id: str) -> None:
         """Tell whoever follows it in the store: here, since before it was ours, or elsewhere."""
@@ -117,6 +118,9 @@ class Executions:
 
     def _spent(self, live: LiveRun) -> None:
         self.stop(live, Stop.SPENT)
+
+    def _lost(self, live: LiveRun) -> None:
+        self.stop(live, Stop.INTERRUPTED)
 
     def _spoke(self, live: LiveRun) -> None:
         if live.began_at is not None:
@@ -155,12 +159,15 @@ class Executions:
                 await _pump(live, job.agent.runtime.run(turn, live.context))
         except asyncio.CancelledError:
             live.stop = live.stop or Stop.INTERRUPTED
-        except Exception as error:  # noqa: BLE001 - agent code may raise anything; the run carries it
+        except (GeneratorExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001 - agent code may raise anything; the run carries it
             failure = error
             _log_failure(live.run, error)
         finally:
             reset_context(token)
             expiry.cancel()
+        await _rest()
         await self.settle(live, failure)
 
     async def _conversation(self, job: Job, placed: Accepted | Begun) -> tuple[Message, ...]:
@@ -173,7 +180,7 @@ class Executions:
 
     async def settle(self, live: LiveRun, failure: BaseException | None) -> None:
         """End a run, or leave it to others, whatever it has come to."""
-        if live.is_settling:
+        if live.is_ending:
             return
         if live.stop is Stop.RELEASED:
             outcome: Outcome = await self._settlements.release(live)
@@ -187,13 +194,12 @@ class Executions:
         self._neighbours.on_growth(live.run.session_key)
         if isinstance(outcome, Ended):
             self._on_end(outcome)
-        elif isinstance(outcome, Paused):
-            if (outcome.is_cancelling or live.stop is Stop.CANCELLED) and self.cancel_paused is not None:
-                await self.cancel_paused(Caller(live.run.owner), live.run.id)
-        elif isinstance(outcome, Stale) or live.stop is Stop.RELEASED:
-            self._following.adopt(live)
-        else:
-            live.cut()  # its session has been deleted
+            return
+        if not isinstance(outcome, Paused):
+            self._following.adopt(live)  # it is another process's, or has been deleted
+        is_unwanted = live.is_unwanted or (isinstance(outcome, Paused) and outcome.is_cancelling)
+        if is_unwanted and self.cancel_elsewhere is not None:
+            await self.cancel_elsewhere(Caller(live.run.owner), live.run.id)
 
     def _forget(self, live: LiveRun) -> None:
         self._live.pop(live.run.id, None)
@@ -217,17 +223,23 @@ class Executions:
             asyncio.get_running_loop().call_later(self._limits.stop_seconds, self._abandon, live)
 
     def _abandon(self, live: LiveRun) -> None:
-        if not live.is_settling:
+        if not live.is_ending:
             _logger.warning("run %s did not react to being stopped and is ended without it", live.run.id)
             live.task = asyncio.create_task(self.settle(live, None))
 
 
+async def _rest() -> None:
+    """What an agent has done to its own task, such as to cancel it, comes due here, and not amid the run's end."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+
+
 def _affordable(live: LiveRun, parameters: Parameters) -> Parameters:
-    """What was wished for, as far as the run can pay for it."""
-    if live.spending is None:
-        return parameters
-    max_tokens = live.spending.max_tokens(parameters.max_tokens)
-    return parameters if max_tokens == parameters.max_tokens else replace(parameters, max_tokens=max_tokens)
+    """What was wished for, and what the run can pay for."""
+    tokens = None if live.spending is None else live.spending.affordable_tokens(live.assembler.usage)
+    return parameters if tokens is None else replace(parameters, affordable_tokens=tokens)
 
 
 async def _pump(live: LiveRun, events: AsyncIterator[object]) -> None:

@@ -7,19 +7,22 @@ somebody reads it, once for all of its readers.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
 from innkeeper.core.actions import Action
-from innkeeper.core.errors import StorageUnavailable
+from innkeeper.core.errors import RunConflict, RunNotFound, StorageUnavailable
 from innkeeper.core.events import ActionRequired, EndStatus, Event, RunFailed, read
 from innkeeper.core.identity import Caller
-from innkeeper.core.runs import Run, RunError, RunStatus
+from innkeeper.core.runs import UNDER_WAY, Run, RunError, RunStatus
 from innkeeper.ports.readers import RunReader
 from innkeeper.services.assembling import Assembler
 from innkeeper.services.tails import Ending, Stop, Tail
+
+_logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 1.0
 _BLANK = Ending("interrupted", "", None, None, 0, ())
@@ -31,11 +34,13 @@ class Following:
     def __init__(self, runs: RunReader) -> None:
         self._runs = runs
         self._tails: dict[str, dict[Tail, asyncio.Task[None]]] = {}
+        self._is_cut = False
 
     def follow(self, run: Run) -> Tail:
         """The tail of a run that is not executed here, shared with its other readers."""
         for known in self._tails.get(run.id, ()):
-            return known
+            if not known.ended.done():
+                return known
         tail = Tail(run, after=run.last_seq)  # what is stored already, its readers find in the store
         self.adopt(tail)
         return tail
@@ -43,8 +48,12 @@ class Following:
     def adopt(self, tail: Tail) -> None:
         """Go on with a tail whose run has been taken over by another process.
 
-        Another one of that run may be followed: that of those who came before the run was executed here.
+        Another one of that run may be followed: that of those who came before the run was executed here. Who comes
+        when this process is leaving is sent away with what is stored.
         """
+        if self._is_cut:
+            tail.cut()
+            return
         task = asyncio.create_task(self._follow(tail))
         self._tails.setdefault(tail.run.id, {})[tail] = task
         task.add_done_callback(partial(self._forget, tail))
@@ -61,6 +70,7 @@ class Following:
         if task is not None and not tail.readers:
             task.cancel()
             self._forget(tail, None)
+            tail.abandon()
 
     def wake(self, run_ids: Collection[str] | None) -> None:
         """Look again at these runs, or at all of them."""
@@ -70,6 +80,7 @@ class Following:
 
     def cut(self) -> None:
         """This process is leaving: send all readers away with their cursors."""
+        self._is_cut = True
         for tails in list(self._tails.values()):
             for tail, task in list(tails.items()):
                 task.cancel()
@@ -79,39 +90,56 @@ class Following:
         while True:
             looking = tail.changed()  # before the look, so that no wake-up is missed
             try:
-                ending = await self._look(tail)
-            except StorageUnavailable as error:
+                is_over = await self._look(tail)
+            except Exception as error:
+                if not isinstance(error, StorageUnavailable):
+                    _logger.error("the log of run %s cannot be followed", tail.run.id, exc_info=error)
                 tail.report_trouble(error)
                 await asyncio.sleep(_LOOK_SECONDS)
                 continue
             tail.trouble = None
-            if ending is not None:
-                tail.finish(ending)
+            if is_over:
                 return
             await asyncio.wait([looking], timeout=_LOOK_SECONDS)
+            tail.forget(looking)
 
-    async def _look(self, tail: Tail) -> Ending | None:
-        """Publish what is new; the ending, once the log has one."""
+    async def _look(self, tail: Tail) -> bool:
+        """Publish what is new, and the ending, once the log has one; whether it is over."""
+        await self._publish(tail)
+        run = await self._runs.find(Caller(tail.run.owner), tail.run.id)
+        if run is None:
+            tail.lose(_BLANK, RunNotFound(f"Run {tail.run.id!r} has been deleted.", param="run_id"))
+            return True
+        if run.status in UNDER_WAY:
+            return False
+        log = await replayed(self._runs, run.id)
+        await self._publish(tail)
+        return _conclude(tail, run, log) if run.status.is_terminal else _pause(tail, log)
+
+    async def _publish(self, tail: Tail) -> None:
         while segments := await self._runs.segments(tail.run.id, tail.head):
             for segment in segments:
                 tail.publish(segment.beyond(tail.head))
-        run = await self._runs.find(Caller(tail.run.owner), tail.run.id)
-        if run is None:
-            return _BLANK
-        if run.status is RunStatus.REQUIRES_ACTION:
-            return await self._look_at_pause(tail)
-        if not run.status.is_terminal:
-            return None
-        for segment in await self._runs.segments(run.id, tail.head):
-            tail.publish(segment.beyond(tail.head))
-        return ending_of(run, await replayed(self._runs, run.id))
 
-    async def _look_at_pause(self, tail: Tail) -> Ending | None:
-        log = await replayed(self._runs, tail.run.id)
-        for segment in await self._runs.segments(tail.run.id, tail.head):
-            tail.publish(segment.beyond(tail.head))
-        last = log.last[-1]
-        return paused(log.assembler, last.actions) if isinstance(last, ActionRequired) else None
+
+def _conclude(tail: Tail, run: Run, log: Replay) -> bool:
+    """The run has ended. With one that was not to be kept, the end of its log is gone as soon as it is written."""
+    ending = ending_of(run, log)
+    if min(tail.head, log.last_seq) < run.last_seq:
+        told = f"Run {run.id!r} has ended, and what it said was not kept: it was deleted, or said store: false."
+        tail.lose(ending, RunConflict(told, details={"run_id": run.id}))
+    else:
+        tail.finish(ending)
+    return True
+
+
+def _pause(tail: Tail, log: Replay) -> bool:
+    """The run waits for people, unless it has gone on or ended since it was looked at."""
+    last = log.last[-1] if log.last else None
+    if not isinstance(last, ActionRequired) or tail.head != log.last_seq:
+        return False
+    tail.finish(paused(log.assembler, last.actions))
+    return True
 
 
 def paused(assembler: Assembler, actions: tuple[Action, ...]) -> Ending:

@@ -88,6 +88,7 @@ class Handlers:
         return bool(gone)
 
     def command_of_session(self, command_type: str, session_id: str) -> Handler | None:
+        """The handler for that type in a session of the local user."""
         found = self._commands.get((session_id, command_type))
         if found is None and self._beyond is not None:
             return self._beyond.command_of_session(command_type, session_id)
@@ -98,11 +99,14 @@ class Handlers:
         found = self._commands.get((None, command_type))
         return self._beyond.command(command_type) if found is None and self._beyond is not None else found
 
-    def events(self, event_type: str, session_id: str) -> Sequence[Handler]:
-        """All for that type: the session's, then the application's."""
-        found = self._events.get
-        own = (*found((session_id, event_type), ()), *found((None, event_type), ()))
-        return own if self._beyond is None else (*own, *self._beyond.events(event_type, session_id))
+    def events(self, event_type: str, session_id: str | None) -> Sequence[Handler]:
+        """All for that type: those of the local user's session, if it is one, then the application's."""
+        of_session = () if session_id is None else self._in(session_id, event_type)
+        return (*of_session, *self._in(None, event_type))
+
+    def _in(self, scope: str | None, event_type: str) -> Sequence[Handler]:
+        own = self._events.get((scope, event_type), ())
+        return own if self._beyond is None else (*own, *self._beyond._in(scope, event_type))
 
     def named(self, name: str) -> Handler | None:
         """An event handler, by its name."""

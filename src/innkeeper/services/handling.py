@@ -13,14 +13,15 @@ from typing import Any, cast
 
 from innkeeper.core.commands import Command
 from innkeeper.core.context import get_context
-from innkeeper.core.errors import CommandFailed, HandlerNotFound
+from innkeeper.core.errors import CommandFailed, HandlerConflict, HandlerNotFound
 from innkeeper.core.handling import Command as CommandMessage
 from innkeeper.core.handling import Event as EventMessage
-from innkeeper.core.handling import made, named_command, named_event
+from innkeeper.core.handling import as_data, made, named_command, named_event
+from innkeeper.core.identity import LOCAL_OWNER
 from innkeeper.core.times import Instant, isoformat
 from innkeeper.core.traces import SpanPlace
 from innkeeper.services.handlers import Handler, Handlers
-from innkeeper.services.source_code import SourceCode
+from innkeeper.services.source_code import SourceCode, Where
 
 InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Calls a synchronous function where it may block."""
@@ -62,27 +63,40 @@ class Handling:
         self._code = code
         self._in_thread = in_thread
 
-    async def find_command(self, session_key: str, session_id: str, command_type: str) -> Found | None:
+    def of_session(self, where: Where, command_type: str) -> Handler | None:
+        """The handler in Python that was registered for a session, which is one of the local user."""
+        is_local = where.owner == LOCAL_OWNER
+        return self._handlers.command_of_session(command_type, where.session_id) if is_local else None
+
+    def check_free(self, where: Where, command_type: str) -> None:
+        """Raises: HandlerConflict where a handler in Python would keep another of the session from being called."""
+        if self.of_session(where, command_type) is not None:
+            raise HandlerConflict(
+                f"There is a handler for {command_type} in session {where.session_id!r} already.", param="command_type"
+            )
+
+    async def find_command(self, where: Where, command_type: str) -> Found | None:
         """Who handles a command: what was registered in the session comes first."""
-        found = self._handlers.command_of_session(command_type, session_id)
+        found = self.of_session(where, command_type)
         if found is None:
-            sources = await self._code.handlers(session_key, "command", command_type)
+            sources = await self._code.handlers(where.session_key, "command", command_type)
             if sources:
                 return Found(source_id=sources[0].id)
             found = self._handlers.command(command_type)
         return None if found is None else Found(found)
 
-    async def find_events(self, session_key: str, session_id: str, event_type: str) -> list[str]:
+    async def find_events(self, where: Where, event_type: str) -> list[str]:
         """The names of all who want to hear of an event."""
+        session_id = where.session_id if where.owner == LOCAL_OWNER else None
         names = [handler.name for handler in self._handlers.events(event_type, session_id)]
-        return [*(one.id for one in await self._code.handlers(session_key, "event", event_type)), *names]
+        return [*(one.id for one in await self._code.handlers(where.session_key, "event", event_type)), *names]
 
     async def is_idempotent(self, command: Command) -> bool:
         """Whether its handler may be called again."""
         if command.kind == "reaction":
             known = self._handlers.named(command.handler or "")
             return known is not None and known.is_idempotent
-        found = await self.find_command(command.session_key, command.session_id, command.command_type)
+        found = await self.find_command(_place_of(command), command.command_type)
         return found is not None and found.is_idempotent
 
     async def handle(self, command: Command) -> object:
@@ -93,7 +107,7 @@ class Handling:
         _current.set(command)
         if command.kind == "reaction":
             return await self._react(command)
-        found = await self.find_command(command.session_key, command.session_id, command.command_type)
+        found = await self.find_command(_place_of(command), command.command_type)
         if found is None:
             raise HandlerNotFound(f"No handler is registered for {command.command_type}.", param="command_type")
         facts = {"command_id": command.id, "session_id": command.session_id, "metadata": command.metadata}
@@ -127,9 +141,13 @@ class Handling:
         is_async = any(map(inspect.iscoroutinefunction, (inspect.unwrap(function), type(function).__call__)))
         try:
             result = function(message) if is_async else await self._in_thread(lambda: function(message))
-            return await result if inspect.isawaitable(result) else result
+            return as_data(await result if inspect.isawaitable(result) else result)
         except (SystemExit, KeyboardInterrupt) as leaving:  # which would end the server
             raise CommandFailed(f"The handler raised {type(leaving).__name__}.") from leaving
+
+
+def _place_of(command: Command) -> Where:
+    return Where(command.owner, command.session_key, command.session_id)
 
 
 def _shown_event(parameters: Mapping[str, object]) -> dict[str, object]:

@@ -52,8 +52,9 @@ class Injections:
     ) -> tuple[Injection, bool]:
         """Store a message for the caller's newest run under way that fits, or for the next one.
 
-        Where nothing is named, the default agent is meant. Of several sessions called `session_id`, `user_id` picks
-        one. What is injected into another's run or session, by who sees everybody's, is that owner's.
+        Where nothing is named, the default agent is meant. With a `user_id` it is for a run of that end user's, among
+        whose sessions `session_id` is looked for. What is injected into another's run or session, by who sees
+        everybody's, is that owner's.
 
         Returns the receipt, and whether the same request had been made before.
 
@@ -82,10 +83,11 @@ class Injections:
             run_id=run_id,
             names_agent=agent is not None,
             claim=claim,
+            user_id=user,
         )
         (outcome,) = await self._journal.commit((change,))
         if isinstance(outcome, Missing):
-            raise RunNotFound(f"Run {run_id!r} does not exist.", param="run_id")
+            raise _no_run(run_id, user)
         if isinstance(outcome, Repeated):
             return await self.get(caller, outcome.claimed.subject), True
         assert isinstance(outcome, Injected), "an injection is answered with its receipt"
@@ -103,3 +105,10 @@ class Injections:
         if injection is None:
             raise InjectionNotFound(f"Injection {injection_id!r} does not exist.", param="injection_id")
         return injection
+
+
+def _no_run(run_id: str | None, user_id: str | None) -> RunNotFound:
+    if run_id is not None:
+        return RunNotFound(f"Run {run_id!r} does not exist.", param="run_id")
+    told = f"No run of {user_id!r} is under way. Name the session_id whose next run is to have the message."
+    return RunNotFound(told, param="user_id")

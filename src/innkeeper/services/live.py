@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from innkeeper.core.actions import check_actions
 from innkeeper.core.changes import AppendEvents, DeliverInjections, Fence, Segment
 from innkeeper.core.context import RunContext
-from innkeeper.core.errors import AgentFailed
+from innkeeper.core.errors import AgentFailed, StorageUnavailable
 from innkeeper.core.events import (
     AgentEvent,
     Event,
@@ -24,6 +24,7 @@ from innkeeper.core.events import (
     Paused,
     TextDelta,
     UsageReported,
+    check_event,
     payload,
     text_payloads,
 )
@@ -77,6 +78,8 @@ class LiveRun(Tail):
         self.task: asyncio.Task[None] | None = None
         self.stop: Stop | None = None
         self.is_settling = False
+        self.is_releasing = False
+        self.is_unwanted = False  # its end was asked for, whoever is to end it
         self.pause: Paused | None = None
         self.plan = Plan()
         self.began_at: float | None = None
@@ -91,6 +94,7 @@ class LiveRun(Tail):
         self._notes: list[Note] = []
         self.spending = spending_of(run)
         self.on_spent: Callable[[LiveRun], None] | None = None
+        self.on_lost: Callable[[LiveRun], None] | None = None
         self._is_booking_due = False
         self._bytes = 0
         self.timings = timings or Timings(Instant(context.now()))
@@ -139,6 +143,7 @@ class LiveRun(Tail):
 
     def _emit_other(self, event: AgentEvent) -> None:
         assembler = self.assembler
+        check_event(event)
         if isinstance(event, FinishNoted):
             assembler.feed(event)
             return
@@ -282,12 +287,18 @@ class LiveRun(Tail):
     def _lose(self) -> None:
         """Another process owns the run now: what is not stored yet never will be."""
         self._is_lost = True
-        self.halt(Stop.INTERRUPTED)
+        if self.on_lost is not None:
+            self.on_lost(self)
         self.wake()
 
     async def saved(self) -> None:
-        """Return when everything that was emitted is on disk."""
+        """Return when everything that was emitted is on disk.
+
+        Raises: AgentFailed where it never will be, so that nothing is done that nobody would know of.
+        """
         await self.drained()
+        if self._is_lost or self.is_settling:
+            raise AgentFailed("The run is not this process's any more, or has ended.")
 
     async def booked(self) -> None:
         """Return when what the agent has tracked so far is on disk, too."""
@@ -341,7 +352,7 @@ class LiveRun(Tail):
         if self._receiving is None:
             self._receiving = asyncio.Lock()
         async with self._receiving:
-            if not await self._injections.has_accepted(self.run.id):
+            if not await self._has_accepted():
                 return ()
             await self.drained()
             if self.is_settling or self.stop is not None:
@@ -350,6 +361,14 @@ class LiveRun(Tail):
             self._is_committing = True
             self._deliver(received)
             return await received
+
+    async def _has_accepted(self) -> bool:
+        """Whether something was injected, however long the store is away."""
+        while True:
+            try:
+                return await self._injections.has_accepted(self.run.id)
+            except StorageUnavailable:
+                await asyncio.sleep(_RETRY_SECONDS)
 
     def _deliver(self, received: asyncio.Future[Sequence[InjectedMessage]]) -> None:
         change = DeliverInjections(self._last_seq, Instant(self.context.now()), self.run.session_key)
@@ -387,9 +406,14 @@ class LiveRun(Tail):
 
     # stopping
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether its end is being written, or that it is left to another process."""
+        return self.is_settling or self.is_releasing
+
     def halt(self, stop: Stop) -> bool:
         """Ask the agent's code to end; false if the run is ending already."""
-        if self.is_settling or self.stop is not None:
+        if self.is_ending or self.stop is not None:
             if self.pause is not None and self.stop is None:
                 self.stop = stop  # it is heard once the run is paused
             return False
@@ -400,7 +424,7 @@ class LiveRun(Tail):
         return True
 
     def _cancel(self, task: asyncio.Task[None]) -> None:
-        if not self.is_settling:
+        if not self.is_ending:
             task.cancel()
 
 

@@ -59,7 +59,7 @@ class Logs:
 
         Raises: SessionNotFound, IdempotencyMismatch, StorageUnavailable.
         """
-        if session_id is not None and await self._sessions.find(caller, session_id) is None:
+        if session_id is not None and await self._sessions.find(caller.looking(), session_id) is None:
             raise SessionNotFound(f"Session {session_id!r} does not exist.", param="session_id")
 
         def made(created_at: Instant, id: str, request_id: str | None) -> LogRecord:

@@ -11,7 +11,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Collection
 
-from innkeeper.core.changes import Fence, ForgetClaims, KeepWorker, RetireWorkers, TakeDead
+from innkeeper.core.changes import Fence, ForgetClaims, KeepWorker, ReleaseRun, RetireWorkers, TakeDead
 from innkeeper.core.errors import InnkeeperError
 from innkeeper.core.outcomes import Ended, Inherited
 from innkeeper.core.runs import Run
@@ -185,8 +185,9 @@ class Membership:
     async def _find_orphans(self) -> None:
         """End what the store says this worker holds and it knows nothing of, now and the last time it looked.
 
-        There are such runs when a commit's outcome was never learned. Turns that wait here and that the store does
-        not know any more, because their session was deleted elsewhere, are told to look.
+        What is in the background goes back into the queue. There are such runs when a commit's outcome was never
+        learned. Turns that wait here and that the store does not know any more, because their session was deleted
+        elsewhere, are told to look.
         """
         waiting = set(self._waiting())
         held = {run.id: (run, fence) for run, fence in await self._runs.owned(self._worker)}
@@ -195,8 +196,16 @@ class Membership:
         unknown = {run_id: one for run_id, one in held.items() if not self._knows(run_id)}
         for run_id in self._suspects & unknown.keys():
             run, fence = unknown.pop(run_id)
-            self._end(run, fence)
+            if run.background and not run.is_cancelling and run.attempt < self._max_attempts:
+                await self._give_back(fence)
+            else:
+                self._end(run, fence)
         self._suspects = frozenset(unknown)
+
+    async def _give_back(self, fence: Fence) -> None:
+        await self._journal.commit((ReleaseRun(fence.run_id),), fence)
+        self._wakes.work_came()
+        self._on_work()
 
     def _end(self, run: Run, fence: Fence) -> asyncio.Task[None]:
         task = asyncio.create_task(self._end_one(run, fence))

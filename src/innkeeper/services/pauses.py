@@ -6,7 +6,8 @@ A paused run is nobody's: no process holds it, and any may take it up. How one i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from innkeeper.core.action_changes import Expired, Resumed, ResumeRun, TakeExpired, Waits
@@ -76,6 +77,8 @@ class Pauses:
     worker: str
     on_end: Callable[[Outcome], None]
     _chore: Chore | None = field(default=None, init=False)
+    _in_hand: set[str] = field(default_factory=set, init=False)
+    _committing: set[asyncio.Task[Resumption]] = field(default_factory=set, init=False)
 
     def open(self) -> None:
         """End what nobody has answered in time, from now on."""
@@ -113,8 +116,15 @@ class Pauses:
             now=Instant(self.now()),
             claim=request.claim,
         )
-        committing = asyncio.ensure_future(self._commit(run, change, request.stream, context))
+        committing = asyncio.create_task(self._commit(run, change, request.stream, context))
+        self._committing.add(committing)
+        committing.add_done_callback(self._committing.discard)
         return await asyncio.shield(committing)  # whoever leaves meanwhile leaves a run that goes on
+
+    async def settled(self, patience: float) -> None:
+        """Return when what is being answered now goes on, or after `patience` seconds."""
+        if self._committing:
+            await asyncio.wait(list(self._committing), timeout=patience)
 
     async def _answers_to_all(self, run: Run, request: ResumeRequest) -> tuple[Answer, ...]:
         """Where nothing is pending there are none, and the store tells why, or that the request was made before."""
@@ -163,9 +173,14 @@ class Pauses:
         self.following.wake((run.id,))
         self.wakes.log_grew(run.id)
 
+    def __contains__(self, run_id: object) -> bool:
+        """Whether it is this process's to let go on, or to end, and that takes as long as the store does."""
+        return run_id in self._in_hand
+
     async def _go_on(self, resumed: Resumed, stream: bool, context: RunContext) -> LiveRun:
         run = resumed.run
-        assembler = await self.recollections.of(run.id, context)
+        with self._holding(run):
+            assembler = await self.recollections.of(run.id, context)
         live = LiveRun(
             run,
             resumed.fence,
@@ -197,12 +212,22 @@ class Pauses:
         while True:
             (outcome,) = await self.journal.commit((TakeExpired(self.worker, Instant(self.now())),))
             assert isinstance(outcome, Expired), "what has expired is taken"
-            for run, fence in outcome.runs:
-                ended = await self.settlements.end_inherited(self.runs, run, fence, Stop.EXPIRED)
-                self._tell(run)
-                self.on_end(ended)
+            with self._holding(*(run for run, _ in outcome.runs)):
+                for run, fence in outcome.runs:
+                    ended = await self.settlements.end_inherited(self.runs, run, fence, Stop.EXPIRED)
+                    self._tell(run)
+                    self.on_end(ended)
             if not outcome.runs:
                 return
+
+    @contextlib.contextmanager
+    def _holding(self, *runs: Run) -> Iterator[None]:
+        ours = {run.id for run in runs}
+        self._in_hand |= ours
+        try:
+            yield
+        finally:
+            self._in_hand -= ours
 
 
 def _holds(event: ActionsAnswered, decided: Collection[str]) -> bool:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 
 from innkeeper.core.changes import Segment
+from innkeeper.core.errors import RunNotFound
 from innkeeper.ports.readers import RunReader
 from innkeeper.services.tails import Tail
 
@@ -31,8 +32,12 @@ class RunReading:
         tail: Tail | None,
         after: int,
         on_close: Callable[[Tail], None],
+        *,
+        until: int = 0,
     ) -> None:
+        """Without a `tail` the log is read as far as `until`, whatever is told in it later."""
         self.after = after
+        self._until = until
         self._on_close = on_close
         self._stored = stored
         self._run_id = run_id
@@ -45,7 +50,8 @@ class RunReading:
     async def next(self, patience: float | None = None) -> list[Segment] | None:
         """The segments that follow; empty after `patience` seconds without any, `None` at the end or when closed.
 
-        Raises: StorageUnavailable when the log cannot be written.
+        Raises: StorageUnavailable when the log cannot be written; RunNotFound, RunConflict when it is gone before its
+        end could be read.
         """
         while not self._is_closed:
             batch = await self._ready()
@@ -54,6 +60,8 @@ class RunReading:
                 self.after = batch[-1].last_seq
                 return batch
             tail = self._tail
+            if tail is not None and tail.loss is not None:
+                raise tail.loss
             if tail is None or tail.ended.done() or tail.is_cut:
                 return None
             if tail.trouble is not None:
@@ -66,16 +74,26 @@ class RunReading:
     def is_complete(self) -> bool:
         """Whether it is known, without asking the store, that nothing follows what has been read."""
         tail = self._tail
-        return tail is not None and tail.ended.done() and tail.head == self.after
+        return tail is not None and tail.ended.done() and tail.loss is None and tail.head == self.after
 
     async def _ready(self) -> list[Segment]:
         """What is there now: from memory, or from the store when memory no longer reaches back that far."""
-        recent = self._tail.recent(self.after) if self._tail is not None else None
-        return await self._read() if recent is None else recent
+        tail = self._tail
+        if tail is None:
+            return await self._read(self._until) if self.after < self._until else []
+        recent = tail.recent(self.after)
+        return await self._read(tail.head) if recent is None else recent
 
-    async def _read(self) -> list[Segment]:
-        """Segments of the store, as many as are likely not to be too much, going by the size of the last ones."""
-        found = list(await self._stored.segments(self._run_id, self.after, self._at_once))
+    async def _read(self, until: int) -> list[Segment]:
+        """Segments of the store, as many as are likely not to be too much, going by the size of the last ones.
+
+        Raises: RunNotFound if they are gone, and whatever has become of the run otherwise.
+        """
+        stored = await self._stored.segments(self._run_id, self.after, self._at_once)
+        found = [segment for segment in stored if segment.first_seq <= until]
+        if not found:
+            loss = None if self._tail is None else self._tail.loss
+            raise loss or RunNotFound(f"What run {self._run_id!r} has said was deleted meanwhile.", param="run_id")
         size = sum(len(segment.data) for segment in found)
         self._at_once = min(_MOST_SEGMENTS, max(1, len(found) * _BYTES_AT_ONCE // max(size, 1)))
         return found
@@ -110,6 +128,7 @@ async def _changed(tail: Tail, patience: float | None) -> bool:
         raise
     finally:
         timer.cancel()
+        tail.forget(waiter)
     return True
 
 

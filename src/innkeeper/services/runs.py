@@ -28,6 +28,7 @@ from innkeeper.services.cancellations import Cancellations
 from innkeeper.services.credits import Credits
 from innkeeper.services.executions import Executions, RunLimits
 from innkeeper.services.following import Following
+from innkeeper.services.identities import checked_user
 from innkeeper.services.live import LiveRun
 from innkeeper.services.membership import Membership
 from innkeeper.services.neighbours import Neighbours
@@ -119,7 +120,7 @@ class Runs:
             on_end=self._ended,
         )
         recollections = Recollections(runs, credits)
-        self._executions.cancel_paused = self._cancellations.cancel
+        self._executions.cancel_elsewhere = self._cancellations.insist
         self.pauses = Pauses(
             journal=journal,
             runs=runs,
@@ -196,7 +197,7 @@ class Runs:
         self._neighbours.on_look()
 
     def _knows(self, run_id: str) -> bool:
-        return run_id in self._executions or run_id in self._background or run_id in self._acceptances
+        return any(run_id in ours for ours in (self._executions, self._background, self._acceptances, self.pauses))
 
     # starting
 
@@ -289,6 +290,8 @@ class Runs:
         self._starting.is_draining = True
         await self._background.stop()
         await self.pauses.close()
+        await self._acceptances.settled(self._limits.stop_seconds)
+        await self.pauses.settled(self._limits.stop_seconds)
         await self._executions.emptied(patience)
         if not self.closing.done():
             self.closing.set_result(None)
@@ -343,15 +346,24 @@ class Runs:
         agent_name: str | None = None,
         status: RunStatus | None = None,
     ) -> tuple[Sequence[Run], bool]:
-        """Newest first, and whether there are more; `user_id` is whose the session is, where several call one so."""
-        session_key = None
+        """Newest first, and whether there are more; those of an end user, where one is named.
+
+        Raises: Forbidden for another's end user.
+        """
+        user, session_key = checked_user(caller, user_id), None
         if session_id is not None:
-            session = await self._sessions.find(caller, session_id, user_id)
+            session = await self._sessions.find(caller, session_id, user)
             if session is None:
                 return [], False
             session_key = session.key
         return await self._runs.page(
-            caller, limit=limit, after=after, session_key=session_key, agent_name=agent_name, status=status
+            caller,
+            limit=limit,
+            after=after,
+            session_key=session_key,
+            user_id=user,
+            agent_name=agent_name,
+            status=status,
         )
 
     async def _tail(self, caller: Caller, run_id: str) -> Tail:
@@ -385,8 +397,15 @@ class Runs:
         tail: Tail | None = self._find_live(caller, run_id)
         if tail is None:
             run = await self.get(caller, run_id)
-            tail = self._following.follow(run) if run.status in UNDER_WAY else None
-        return RunReading(self._runs, run_id, tail, after, self._left)
+            if run.status not in UNDER_WAY:
+                return self.stored(run, after)
+            tail = self._following.follow(run)
+        return self.watch(tail, after)
+
+    def stored(self, run: Run, after: int = 0) -> RunReading:
+        """Read the log beyond `after` of a run that has ended or waits, as far as it went when `run` was read."""
+        is_kept = run.recorded or not run.status.is_terminal
+        return RunReading(self._runs, run.id, None, after, self._left, until=run.last_seq if is_kept else 0)
 
     def watch(self, tail: Tail, after: int = 0) -> RunReading:
         """As `follow`, for a run at hand."""
@@ -396,19 +415,23 @@ class Runs:
         """Wait for the end of a run, as one of its readers.
 
         Raises: StorageUnavailable if its log cannot be written; ReaderGone once `is_gone()` after a wake-up;
-        ShuttingDown if this process leaves first. The run itself goes on, or not, as its request said.
+        ShuttingDown if this process leaves first; RunConflict if it has ended and its answer is gone. The run itself
+        goes on, or not, as its request said.
         """
         tail.readers += 1
         try:
-            while not tail.ended.done():
+            while not tail.ended.done() or tail.ended.cancelled():
                 if is_gone():
                     raise ReaderGone
-                if tail.is_cut:
+                if tail.is_cut or tail.ended.cancelled():
                     raise ShuttingDown("The server is shutting down; the run goes on. Read it with GET /runs/{id}.")
                 if tail.trouble is not None:
                     raise tail.trouble
                 await tail.changed()
-            return tail.ended.result()
+            ending = tail.ended.result()
+            if tail.loss is not None and ending.status == "completed":
+                raise tail.loss
+            return ending
         finally:
             tail.readers -= 1
             self._left(tail)

@@ -10,11 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from innkeeper.core.claims import Claim
-from innkeeper.core.commands import MAX_DEPTH, Command, CommandStatus
+from innkeeper.core.commands import MAX_DEPTH, Command, CommandStatus, Priority
 from innkeeper.core.control_changes import Published, PublishEvent
 from innkeeper.core.errors import EventNotFound, Invalid, SessionNotFound
 from innkeeper.core.events import json_bytes
-from innkeeper.core.identity import Caller
 from innkeeper.core.outcomes import Outcome, Repeated
 from innkeeper.core.session_events import SERVER_TYPES, EventFilter, Note, SessionEvent, Source, sequence_of
 from innkeeper.core.sessions import Session
@@ -22,10 +21,11 @@ from innkeeper.core.times import Instant
 from innkeeper.core.traces import SpanPlace
 from innkeeper.ports.journal import Journal
 from innkeeper.ports.readers import EventReader
+from innkeeper.services.causes import Causes
 from innkeeper.services.command_queue import CommandQueue
 from innkeeper.services.handlers import checked_type
 from innkeeper.services.handling import Handling, current_command, current_place
-from innkeeper.services.sessions import Sessions
+from innkeeper.services.source_code import Where
 
 MAX_DATA = 256 * 1024
 """Bytes of JSON that an event may say."""
@@ -48,7 +48,6 @@ class SessionLog:
         self,
         *,
         journal: Journal,
-        sessions: Sessions,
         events: EventReader,
         handling: Handling,
         queue: CommandQueue,
@@ -57,28 +56,24 @@ class SessionLog:
         on_growth: Callable[[str], None],
     ) -> None:
         self._journal = journal
-        self._sessions = sessions
         self._events = events
         self._handling = handling
         self._queue = queue
         self._now = now
         self._new_id = new_id
         self._on_growth = on_growth
+        self._causes = Causes()
 
     # reading
 
     async def page(
-        self, caller: Caller, session_id: str, wanted: EventFilter, *, limit: int, offset: int = 0
+        self, session: Session, wanted: EventFilter, *, limit: int, offset: int = 0
     ) -> tuple[Sequence[SessionEvent], int]:
-        """Oldest first, and how many fit in all. Raises: SessionNotFound."""
-        session = await self._sessions.get(caller, session_id)
+        """Oldest first, and how many fit in all."""
         return await self._events.page(session, wanted, limit=limit, offset=offset)
 
-    async def get(self, caller: Caller, session_id: str, event_id: str) -> SessionEvent:
-        """Raises: SessionNotFound, EventNotFound."""
-        return await self._find(await self._sessions.get(caller, session_id), event_id)
-
-    async def _find(self, session: Session, event_id: str) -> SessionEvent:
+    async def get(self, session: Session, event_id: str) -> SessionEvent:
+        """Raises: EventNotFound."""
         sequence = sequence_of(session.key, event_id)
         event = None if sequence is None else await self._events.find(session, sequence)
         if event is None:
@@ -103,10 +98,13 @@ class SessionLog:
         _check(new)
         cause = current_command()
         note = Note(new.event_type, Instant(self._now()), new.data, new.source, metadata=new.metadata)
-        names = await self._handling.find_events(session.key, session.id, new.event_type)
+        where = Where(session.owner, session.key, session.id)
+        names = await self._handling.find_events(where, new.event_type)
         depth = 0 if cause is None else cause.depth + 1
         if names and depth > MAX_DEPTH:
             raise Invalid(f"Events and commands caused each other {MAX_DEPTH} deep; this one is not published.")
+        if names and cause is not None:
+            self._causes.add(cause, len(names))
         with self._queue.room(len(names)) as room:
             reactions = self._reactions(
                 session, new.event_type, names, depth=depth, parent=parent or current_place(), room=room
@@ -114,7 +112,7 @@ class SessionLog:
             change = PublishEvent(session.key, note, reactions, self._queue.worker, claim, session.owner)
             outcome = await asyncio.shield(self._store(change))
         if isinstance(outcome, Repeated):
-            return await self._find(session, outcome.claimed.subject), True
+            return await self.get(session, outcome.claimed.subject), True
         if not isinstance(outcome, Published):
             raise SessionNotFound(f"Session {session.id!r} does not exist.", param="session_id")
         return outcome.event, False
@@ -157,6 +155,7 @@ class SessionLog:
                 kind="reaction",
                 handler=name,
                 depth=depth,
+                turn=0 if index < room else self._queue.turns.next(session.owner, Priority.NORMAL),
                 attempt=1 if index < room else 0,
                 status=CommandStatus.EXECUTING if index < room else CommandStatus.QUEUED,
                 own_trace_id=trace_id if parent is not None or index else None,

@@ -74,7 +74,7 @@ class SessionTail:
         self._turns = turns
         self._page = _FIRST_PAGE
         self._sooner = asyncio.Event()
-        self._wakers: list[asyncio.Future[None]] = []
+        self._wakers: dict[asyncio.Future[None], None] = {}
         self._looking = asyncio.Lock()
         self._following = asyncio.create_task(self._follow())
 
@@ -91,7 +91,7 @@ class SessionTail:
         """Let all subscribers go."""
         self.over = self.over or why
         self._following.cancel()
-        wakers, self._wakers = self._wakers, []
+        wakers, self._wakers = self._wakers, {}
         for waker in wakers:
             if not waker.done():
                 waker.set_result(None)
@@ -105,28 +105,38 @@ class SessionTail:
         finally:
             self.end(Over.LEAVING)
 
-    def changed(self) -> asyncio.Future[None]:
-        """Done when there is something new, or nothing will be."""
+    async def changed(self, patience: float | None = None) -> None:
+        """Return when there is something new, or nothing will be, or after `patience` seconds."""
         waker: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._wakers.append(waker)
-        return waker
+        self._wakers[waker] = None
+        try:
+            if patience is None:
+                await waker
+            else:
+                await asyncio.wait([waker], timeout=patience)
+        finally:
+            self._wakers.pop(waker, None)  # who leaves a session in which nothing happens leaves nothing behind
 
     # what is new
 
     async def _follow(self) -> None:
+        is_away = False
         while True:
             self._sooner.clear()
             self._forget_recalled()
             try:
                 await self._look()
             except StorageUnavailable as error:
-                _logger.warning("the log of a session cannot be read for its subscribers: %s", error)
+                if not is_away:  # once, as each session that is watched would say it each second
+                    _logger.warning("the log of a session cannot be read for its subscribers: %s", error)
+                is_away = True
                 await asyncio.sleep(_LOOK_SECONDS)
                 continue
             except Exception:
                 _logger.exception("following the log of a session failed and is tried again")
                 await asyncio.sleep(_LOOK_SECONDS)
                 continue
+            is_away = False
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_SECONDS):
                     await self._sooner.wait()
@@ -165,7 +175,7 @@ class SessionTail:
         """Wake everybody who waits, a few at a time, and rest in proportion to what that took."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        wakers, self._wakers = self._wakers, []
+        wakers, self._wakers = list(self._wakers), {}
         for first in range(0, len(wakers), _TOLD_AT_ONCE):
             for waker in wakers[first : first + _TOLD_AT_ONCE]:
                 if not waker.done():
@@ -238,7 +248,7 @@ class Subscription:
         except StorageUnavailable:
             batch = None
         if batch is None and self._tail.over is None:  # it is not there, or not now
-            await asyncio.wait([self._tail.changed()], timeout=_LOOK_SECONDS)
+            await self._tail.changed(_LOOK_SECONDS)
         return batch
 
     def close(self) -> None:
@@ -270,7 +280,7 @@ class SessionTails:
         """
         if session.key not in self._tails and not self._is_leaving:
             _, head = await self._events.page(session, EventFilter(), limit=1)  # logs are gapless: their length
-            if session.key not in self._tails:
+            if session.key not in self._tails and not self._is_leaving:
                 self._tails[session.key] = SessionTail(
                     session,
                     head,

@@ -158,7 +158,10 @@ class Sessions:
         self, caller: Caller, session_id: str, *, user_id: str | None = None, limit: int, after: int = 0
     ) -> tuple[Sequence[StoredMessage], bool]:
         """The current conversation beyond position `after`, oldest first, and whether there is more."""
-        session = await self.get(caller, session_id, user_id)
+        return await self.said_after(await self.get(caller, session_id, user_id), after, limit)
+
+    async def said_after(self, session: Session, after: int, limit: int) -> tuple[Sequence[StoredMessage], bool]:
+        """What was said beyond position `after`, oldest first, and whether there is more."""
         found = await self._sessions.messages(session, after=after, limit=limit + 1, oldest_first=True)
         return found[:limit], len(found) > limit
 
@@ -173,11 +176,10 @@ class Sessions:
             raise PreviousRunNotFound(f"Previous response {named!r} not found.", param="previous_response_id")
         return found
 
-    async def messages_before(
-        self, caller: Caller, session_id: str, *, user_id: str | None = None, limit: int, before: int | None
+    async def said_before(
+        self, session: Session, before: int | None, limit: int
     ) -> tuple[Sequence[StoredMessage], bool]:
-        """The current conversation before position `before`, newest first, and whether there is more."""
-        session = await self.get(caller, session_id, user_id)
+        """What was said before position `before`, newest first, and whether there is more."""
         found = await self._sessions.messages(session, limit=limit + 1, before=before)
         return [*reversed(found)][:limit], len(found) > limit
 

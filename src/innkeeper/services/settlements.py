@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from decimal import Decimal
 
 from innkeeper.core.action_changes import Paused as ActionsAwaited
 from innkeeper.core.action_changes import PauseRun
@@ -27,6 +26,7 @@ from innkeeper.ports.meters import UNMETERED, Meter
 from innkeeper.ports.readers import RunReader
 from innkeeper.services.assembling import Assembler
 from innkeeper.services.following import TIMED_OUT, paused, replayed
+from innkeeper.services.late_lines import LateLine
 from innkeeper.services.live import LiveRun
 from innkeeper.services.tails import Ending, Stop
 from innkeeper.services.timings import Timings
@@ -54,6 +54,9 @@ _STOPPED: dict[Stop, tuple[EndStatus, RunError | None]] = {
         RunError("AGENT_FAILED", "Every process that executed the run has died; it is not tried again."),
     ),
 }
+
+_CUT_OFF = frozenset({Stop.CANCELLED, Stop.TIMED_OUT, Stop.SPENT})
+"""Providers tell of tokens when a call has ended, and who has heard all but its end shall not have it for nothing."""
 
 
 class Settlements:
@@ -92,10 +95,10 @@ class Settlements:
         notes = live.take_notes()
         records = live.context.unsettled_records()
         if live.has_begun:
-            records += self._charge(live.run, live.assembler)
+            records += self._charge(live.run, live.assembler, live.stop)
         change = self._change(live.run, live.assembler, ending, live.last_segment, records, notes, live.timings)
         outcome = await self._commit(live, change)
-        live.context.line = None
+        LateLine(live.run.id, live.context, self._journal)
         if isinstance(outcome, Ended):
             seconds = None if live.began_at is None else time.perf_counter() - live.began_at
             self._meter.run_ended(live.run.agent_name, ending.status, seconds, ending.usage)
@@ -129,7 +132,7 @@ class Settlements:
             records=live.context.unsettled_records(),
         )
         outcome = await self._commit(live, change)
-        live.context.line = None
+        LateLine(live.run.id, live.context, self._journal)
         if isinstance(outcome, ActionsAwaited):
             live.publish(segment)
             live.finish(paused(live.assembler, pause.actions))
@@ -137,9 +140,10 @@ class Settlements:
 
     async def release(self, live: LiveRun) -> Outcome:
         """Leave a run in the background to another process; what it has told is on disk."""
+        live.is_releasing = True
         await live.booked()
         live.is_settling = True
-        live.context.line = None
+        LateLine(live.run.id, live.context, self._journal)
         return await self._commit(live, ReleaseRun(live.run.id))
 
     def _ending(self, live: LiveRun, failure: BaseException | None) -> Ending:
@@ -168,10 +172,16 @@ class Settlements:
             return RunError("AGENT_FAILED", f"{type(failure).__name__}: {failure}")
         return RunError("AGENT_FAILED", "The agent failed. The server's log has the reason.")
 
-    def _charge(self, run: Run, assembler: Assembler) -> tuple[CreditRecord, ...]:
+    def _charge(self, run: Run, assembler: Assembler, stop: Stop | None) -> tuple[CreditRecord, ...]:
         """What its agent's price comes to, of a run that has begun."""
-        charge = run.pricing.charge(assembler.usage) if run.pricing else Decimal(0)
-        return (CreditRecord(self._new_id(), charge, "pricing", {}, self._now()),) if charge else ()
+        if run.pricing is None:
+            return ()
+        usage, told = assembler.usage, dict[str, object]()
+        if stop in _CUT_OFF and run.pricing.credits_per_token and (untold := assembler.untold_tokens):
+            usage = (usage or Usage()).plus(Usage(0, untold))
+            told["estimated_tokens"] = untold
+        charge = run.pricing.charge(usage)
+        return (CreditRecord(self._new_id(), charge, "pricing", told, self._now()),) if charge else ()
 
     def _change(
         self,
@@ -258,7 +268,7 @@ class Settlements:
         def cut(*events: RunFailed | RunEnded) -> Segment:
             return Segment(log.last_seq + 1, len(events), b"\n".join(payload(event) for event in events))
 
-        records = self._charge(run, assembler) if has_begun and run.started_at is not None else ()
+        records = self._charge(run, assembler, why) if has_begun and run.started_at is not None else ()
         change = self._change(run, assembler, ending, cut, records)
         (outcome,) = await self._journal.commit((change,), fence)
         if isinstance(outcome, Ended):

@@ -8,14 +8,13 @@ Invariant: nothing here parses source; that is done in the sandbox, too.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-import inspect
-import logging
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial, wraps
+from functools import partial
 from typing import Any, NoReturn, Protocol
 
 from innkeeper.core.administration import WriteAudit
@@ -28,9 +27,9 @@ from innkeeper.core.errors import (
     CodeExecutionDisabled,
     CommandFailed,
     HandlerNotFound,
-    InnkeeperError,
     Invalid,
     SessionNotFound,
+    SetupError,
     SourceRejected,
     ToolNotFound,
 )
@@ -55,11 +54,16 @@ from innkeeper.ports.journal import Journal
 from innkeeper.ports.readers import SourceReader
 from innkeeper.ports.sandbox import CodeFailed, HostFunction, LimitExceeded, Limits, Sandbox
 from innkeeper.services.audit import Audit
-
-_logger = logging.getLogger(__name__)
+from innkeeper.services.host_functions import guarded, members_of, state_name_of, text_of
+from innkeeper.services.places import Places
 
 _MAX_NESTED = 3
 """How deep tools may call tools: each level holds a place in the sandbox until the inner one has ended."""
+
+MAX_CALLS, CALLS_OF_ONE = 512, 64
+"""Calls of tools that may be under way or wait for the sandbox in one process, in all and of one owner."""
+MAX_CHECKS, CHECKS_OF_ONE = 64, 8
+"""The same of sources that are checked."""
 
 SETTING = "code_execution"
 
@@ -83,7 +87,7 @@ class Where:
 
 
 class SourceCode:
-    """The use cases of clients' code. `publish` is set once there is a log to publish to."""
+    """The use cases of clients' code. `publish` and `check_free` are set once there are a log and Python's handlers."""
 
     def __init__(
         self,
@@ -103,7 +107,11 @@ class SourceCode:
         self._now = now
         self._new_id = new_id
         self._limits = limits
+        self._calls = Places(MAX_CALLS, CALLS_OF_ONE, "calls of tools")
+        self._checks = Places(MAX_CHECKS, CHECKS_OF_ONE, "registrations")
+        self._is_leaving = False
         self.publish: Publish | None = None
+        self.check_free: Callable[[Where, str], None] = lambda where, command_type: None
 
     @property
     def is_enabled(self) -> bool:
@@ -135,7 +143,7 @@ class SourceCode:
         _check_size(source, "function_code")
         schema = object_schema(parameters)
         wanted = name if _defines(source, name) else None
-        with _named("function_code"):
+        with _named("function_code"), self._checks.taken(caller.owner):
             function = await sandbox.check_tool(source, wanted, tuple(schema["properties"]))
         schema["required"] = list(dict.fromkeys((*schema.get("required", ()), *function.required)))
         now = Instant(self._now())
@@ -167,13 +175,15 @@ class SourceCode:
     async def call_tool(self, where: Where, name: str, arguments: Mapping[str, object]) -> object:
         """What a tool returns.
 
-        Raises: ToolNotFound; CodeExecutionDisabled; Invalid for arguments that do not fit; CommandFailed.
+        Raises: ToolNotFound; CodeExecutionDisabled; Invalid for arguments that do not fit; CommandFailed; TooBusy.
         """
         tool = await self._sources.tool(where.session_key, name)
         if tool is None:
             raise _no_tool(name)
-        check(arguments, tool.parameters, "arguments")
-        return await self._call(where, tool.source, tool.function, arguments)
+        # A nested call is part of one that has a place.
+        with nullcontext() if where.nested else self._calls.taken(where.owner):
+            await asyncio.to_thread(check, arguments, tool.parameters, "arguments")  # a megabyte of them takes a second
+            return await self._call(where, tool.source, tool.function, arguments)
 
     # handlers
 
@@ -186,7 +196,9 @@ class SourceCode:
         """
         sandbox = self._sandbox_for(caller)
         _check_size(source, "handler_function")
-        with _named("handler_function"):
+        if kind == "command":
+            self.check_free(Where(session.owner, session.key, session.id), type)
+        with _named("handler_function"), self._checks.taken(caller.owner):
             function = await sandbox.check_handler(source, None)
         now = Instant(self._now())
         handler = SourceHandler(f"hdl_{self._new_id()}", session.key, kind, type, now, function, source)
@@ -262,7 +274,7 @@ class SourceCode:
     ) -> object:
         sandbox = self._sandbox or _disabled()
         try:
-            hosts = {name: _guarded(name, function) for name, function in self._hosts(where).items()}
+            hosts = {name: guarded(name, function) for name, function in self._hosts(where).items()}
             outcome = await sandbox.call(source, function, arguments, hosts=hosts, limits=self._limits)
         except LimitExceeded as error:
             raise CommandFailed(
@@ -270,7 +282,12 @@ class SourceCode:
                 details={"limit": error.limit},
             ) from error
         except CodeFailed as error:
+            if self._is_leaving:
+                told = "The server stopped while this was executed; what it did is not known."
+                raise CommandFailed(told, details={"reason": "interrupted"}) from error
             raise CommandFailed(f"The code raised {error}", details={"reason": "exception"}) from error
+        except SetupError as error:  # its words are for who runs the server
+            raise RuntimeError("the sandbox cannot be started again") from error
         return outcome.value
 
     def _hosts(self, where: Where) -> Mapping[str, HostFunction]:
@@ -278,20 +295,20 @@ class SourceCode:
 
         async def publish_event(event_type: str, data: Any = None, metadata: Any = None) -> object:
             assert self.publish is not None, "there is a log wherever code is executed"
-            _check_text(event_type, "event_type")
-            return await self.publish(where, event_type, _members(data, "data"), _members(metadata, "metadata"))
+            text_of(event_type, "event_type")
+            return await self.publish(where, event_type, members_of(data, "data"), members_of(metadata, "metadata"))
 
         async def call_tool(name: str, arguments: Any = None) -> object:
             if where.nested >= _MAX_NESTED:
                 raise Invalid(f"Tools may call tools {_MAX_NESTED} deep.")
             inner = Where(where.owner, where.session_key, where.session_id, where.nested + 1)
-            return await self.call_tool(inner, _check_text(name, "name"), _members(arguments, "arguments"))
+            return await self.call_tool(inner, text_of(name, "name"), members_of(arguments, "arguments"))
 
         async def get_state(name: str) -> object:
-            return await self._sources.state(where.session_key, _checked_state_name(name))
+            return await self._sources.state(where.session_key, state_name_of(name))
 
         async def set_state(name: str, value: object) -> None:
-            _checked_state_name(name)
+            state_name_of(name)
             if len(json_bytes(value)) > MAX_STATE_VALUE:
                 raise Invalid(f"A value may have at most {MAX_STATE_VALUE // 1024} KiB of JSON.", param="value")
             change = SetState(where.session_key, name, value, Instant(self._now()))
@@ -304,6 +321,11 @@ class SourceCode:
             "get_state": get_state,
             "set_state": set_state,
         }
+
+    async def drain(self, patience: float) -> None:
+        """Calls under way may end within so many seconds, before their sandbox is closed."""
+        await self._calls.emptied(patience)
+        self._is_leaving = True
 
     async def _commit(self, change: RemoveTool | RemoveHandlers | SetState, *entries: WriteAudit) -> object:
         return (await self._journal.commit((change, *entries)))[0]
@@ -334,27 +356,6 @@ def _defines(source: str, name: str) -> bool:
     return re.search(rf"^(?:async[ \t]+)?def[ \t]+{re.escape(name)}[ \t]*\(", source, re.MULTILINE) is not None
 
 
-def _guarded(name: str, function: HostFunction) -> HostFunction:
-    """Tells code what was meant for it, and not what went wrong inside of the server."""
-    signature = inspect.signature(function)
-
-    @wraps(function)
-    async def guarded(*positional: object, **named: object) -> object:
-        try:
-            signature.bind(*positional, **named)
-        except TypeError as error:
-            raise Invalid(f"{name}: {error}.") from None
-        try:
-            return await function(*positional, **named)
-        except InnkeeperError:
-            raise
-        except Exception as error:
-            _logger.exception("the host function %s failed", name)
-            raise CommandFailed(f"{name}: The server failed to do this.") from error
-
-    return guarded
-
-
 def _disabled() -> NoReturn:
     raise CodeExecutionDisabled(
         f"This server does not execute source code; its operator can set {SETTING}.", details={"setting": SETTING}
@@ -367,24 +368,6 @@ def _check_may_register(caller: Caller) -> None:
             f"Source code is for an admin's token or one with the scope {CODE} ({SETTING}).",
             details={"setting": SETTING, "scope": CODE},
         )
-
-
-def _check_text(value: object, param: str) -> str:
-    if not isinstance(value, str):
-        raise Invalid(f"{param}: must be a text.", param=param)
-    return value
-
-
-def _members(value: object, param: str) -> Mapping[str, object]:
-    if not isinstance(value, dict | None):
-        raise Invalid(f"{param}: must be a dict.", param=param)
-    return value or {}
-
-
-def _checked_state_name(name: object) -> str:
-    if not isinstance(name, str) or not 0 < len(name) <= 128:
-        raise Invalid("The name of a state is a text of 1 to 128 characters.", param="name")
-    return name
 
 
 def _check_size(source: str, param: str) -> None:

@@ -16,7 +16,7 @@ from typing import Literal
 
 from innkeeper.core.actions import Action
 from innkeeper.core.changes import Segment
-from innkeeper.core.errors import StorageUnavailable
+from innkeeper.core.errors import InnkeeperError, StorageUnavailable
 from innkeeper.core.events import EndStatus, FinishReason
 from innkeeper.core.messages import ToolUse
 from innkeeper.core.runs import OnDisconnect, Run, RunError
@@ -63,6 +63,7 @@ class Tail:
         self.run = run
         self.ended: asyncio.Future[Ending] = loop.create_future()
         self.trouble: StorageUnavailable | None = None
+        self.loss: InnkeeperError | None = None
         self.readers = 0
         self.is_cut = False
         self.is_leaving = False
@@ -71,7 +72,7 @@ class Tail:
         self._kept = 0
         self.head = after
         """The last `seq` that readers may see."""
-        self._wakers: list[asyncio.Future[None]] = []
+        self._wakers: dict[asyncio.Future[None], None] = {}
 
     on_disconnect: OnDisconnect = "continue"
     grace: float = 0.0
@@ -91,9 +92,19 @@ class Tail:
             self.ended.set_result(ending)
         self.wake()
 
+    def lose(self, ending: Ending, why: InnkeeperError) -> None:
+        """The run is over, and its log is gone before the rest of it was shown: readers are told `why`."""
+        self.loss = why
+        self.finish(ending)
+
+    def abandon(self) -> None:
+        """Nobody will learn here how the run ends: who counts on its end goes on without."""
+        self.ended.cancel()
+
     def cut(self) -> None:
         """This process is leaving: readers are sent away with their cursor, and the run goes on without them."""
         self.is_cut = self.is_leaving = True
+        self.abandon()
         self.wake()
 
     def report_trouble(self, error: BaseException) -> None:
@@ -112,12 +123,16 @@ class Tail:
     def changed(self) -> asyncio.Future[None]:
         """Done when something was published, ended, or went wrong with the store."""
         waker: asyncio.Future[None] = self._loop.create_future()
-        self._wakers.append(waker)
+        self._wakers[waker] = None
         return waker
+
+    def forget(self, waker: asyncio.Future[None]) -> None:
+        """Whoever has asked for it waits no longer."""
+        self._wakers.pop(waker, None)
 
     def wake(self) -> None:
         """Let every reader look again."""
-        wakers, self._wakers = self._wakers, []
+        wakers, self._wakers = self._wakers, {}
         for waker in wakers:
             if not waker.done():
                 waker.set_result(None)

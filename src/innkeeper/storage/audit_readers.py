@@ -98,7 +98,19 @@ def _legible(entry: AuditEntry) -> AuditEntry:
     """The entry, for showing: SQLite lets any value stand in any column, and a page is not lost for one of them."""
     moment: object = entry.created_at
     is_moment = isinstance(moment, int) and 0 <= moment < _LAST_MOMENT
-    return entry if is_moment else replace(entry, created_at=Instant(0))
+    return replace(
+        entry,
+        id=_text(entry.id),
+        actor=Owner(_text(entry.actor.organization), _text(entry.actor.user)),
+        action=_text(entry.action),
+        resource=_text(entry.resource),
+        resource_id=None if entry.resource_id is None else _text(entry.resource_id),
+        created_at=entry.created_at if is_moment else Instant(0),
+    )
+
+
+def _text(found: object) -> str:
+    return found if isinstance(found, str) else repr(found)
 
 
 def _members(text: str) -> dict[str, object]:
@@ -106,4 +118,4 @@ def _members(text: str) -> dict[str, object]:
         found = loads(text)
     except ValueError:
         found = None
-    return found if isinstance(found, dict) else {"unreadable": text}
+    return found if isinstance(found, dict) else {"unreadable": _text(text)}

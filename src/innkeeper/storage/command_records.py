@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from innkeeper.core.commands import Command, CommandError, CommandKind, CommandStatus, Priority
+from innkeeper.core.commands import MAX_TURN, Command, CommandError, CommandKind, CommandStatus, Priority
 from innkeeper.core.identity import Owner
 from innkeeper.core.times import Instant
 from innkeeper.storage import schema
@@ -12,6 +12,7 @@ from innkeeper.storage.records import json_text, loads
 from innkeeper.storage.statements import Row
 
 _APART = ("worker", "epoch")
+_TURNS = MAX_TURN + 1
 COMMAND_COLUMNS = tuple(column for column in schema.commands.c if column.name not in _APART)
 _NAMES = tuple(column.name for column in COMMAND_COLUMNS)
 
@@ -31,7 +32,7 @@ def command_cells(command: Command, worker: str) -> dict[str, Any]:
         "parameters": json_text(command.parameters),
         "metadata": json_text(command.metadata),
         "handler": command.handler,
-        "rank": Priority.HIGH - command.priority,
+        "rank": (Priority.HIGH - command.priority) * _TURNS + min(command.turn, MAX_TURN),
         "timeout": round(command.timeout * 1_000_000),
         "depth": command.depth,
         "status": command.status.value,
@@ -65,7 +66,8 @@ def command_of(row: Row) -> Command:
         metadata=loads(cell["metadata"]),
         kind=cast("CommandKind", cell["kind"]),
         handler=cell["handler"],
-        priority=Priority(Priority.HIGH - cell["rank"]),
+        priority=Priority(Priority.HIGH - cell["rank"] // _TURNS),
+        turn=cell["rank"] % _TURNS,
         timeout=cell["timeout"] / 1_000_000,
         depth=cell["depth"],
         status=CommandStatus(cell["status"]),

@@ -58,7 +58,11 @@ class StoredEngines:
 
     async def find(self, caller: Caller, engine_id: str) -> Engine | None:
         rows = await self._fetch(_FIND[caller.sees_all], {**visible(caller), "by_id": engine_id}, is_quick=True)
-        return _engine_of(rows[0]) if rows else None
+        if not rows:
+            return None
+        engine = _engine_of(rows[0])
+        caller.reaches("engine", engine.id, engine.owner)
+        return engine
 
     async def page(
         self,

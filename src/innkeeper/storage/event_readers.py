@@ -6,7 +6,7 @@ An instant, and an event's number among those of its type, are found by halving:
 from __future__ import annotations
 
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -48,6 +48,9 @@ def _page(place: str) -> Statement:
 
 
 PAGE, PAGE_OF_TYPE = _page("sequence"), _page("ordinal")
+PAGE_BYTES = 4 * 1024 * 1024
+"""What a page may hold of events' texts; one of more is there alone."""
+_FIRST_ROWS = 16
 
 
 def _halving(place: str, probe: ColumnElement[Any], *, includes: bool) -> Statement:
@@ -97,7 +100,7 @@ class StoredEvents:
         self, session: Session, wanted: EventFilter, *, limit: int, offset: int = 0
     ) -> tuple[Sequence[SessionEvent], int]:
         low, high = await self._stretch(session, wanted)
-        values: dict[str, Any] = {"by_key": session.key, "limit": limit}
+        values: dict[str, Any] = {"by_key": session.key}
         statement = PAGE
         if wanted.event_type is not None:
             statement, values["by_type"] = PAGE_OF_TYPE, wanted.event_type
@@ -108,8 +111,25 @@ class StoredEvents:
         total = max(0, high - low)
         if offset >= total:
             return [], total
-        rows = await self._fetch(statement, {**values, "low": low + offset, "high": high}, is_quick=limit <= 64)
+        rows = await self._rows(statement, {**values, "high": high}, low + offset, min(limit, total - offset))
         return [_event_of(session, row) for row in rows], total
+
+    async def _rows(self, statement: Statement, values: Mapping[str, Any], low: int, limit: int) -> Sequence[Row]:
+        """So many beyond `low`, or fewer that make a page; read in growing parts, as nobody knows how long they are."""
+        rows: list[Row] = []
+        size, some = 0, _FIRST_ROWS
+        while len(rows) < limit:
+            wanted = {**values, "low": low + len(rows), "limit": min(some, limit - len(rows))}
+            found = await self._fetch(statement, wanted, is_quick=some == _FIRST_ROWS)
+            for row in found:
+                size += _size_of(row)
+                if rows and size > PAGE_BYTES:
+                    return rows
+                rows.append(row)
+            if not found:
+                break
+            some *= 2
+        return rows
 
     async def _stretch(self, session: Session, wanted: EventFilter) -> tuple[int, int]:
         """Between which sequences the events lie that are neither too old nor too new."""
@@ -140,6 +160,11 @@ class StoredEvents:
         wanted = {"by_key": session_key, "by_run": run_id, "after": after, "limit": limit}
         rows = await self._fetch(_OF_RUN, wanted)
         return [_row_of(session_key, "", row) for row in rows]
+
+
+def _size_of(row: Row) -> int:
+    _, _, data, _, _, _, metadata = row
+    return len(data) + len(metadata)
 
 
 def _event_of(session: Session, row: Row) -> SessionEvent:

@@ -235,7 +235,11 @@ class StoredRuns:
 
     async def find(self, caller: Caller, run_id: str) -> Run | None:
         rows = await self._fetch(_FIND_RUN[caller.sees_all], {**visible(caller), "by_id": run_id}, is_quick=True)
-        return run_of(rows[0]) if rows else None
+        if not rows:
+            return None
+        run = run_of(rows[0])
+        caller.reaches("run", run.id, run.owner)
+        return run
 
     async def page(
         self,
@@ -244,11 +248,13 @@ class StoredRuns:
         limit: int,
         after: str | None = None,
         session_key: str | None = None,
+        user_id: str | None = None,
         agent_name: str | None = None,
         status: RunStatus | None = None,
     ) -> tuple[Sequence[Run], bool]:
         wanted = {
             "session_key": session_key,
+            "user_id": user_id,
             "agent_name": agent_name,
             "status": None if status is None else status.value,
             "after": after,

@@ -134,7 +134,7 @@ def run_of(row: Row) -> Run:
         ended_at=cell["ended_at"],
         own_trace_id=cell["trace_id"],
         parent_span=cell["parent_span"],
-        pricing=_pricing_of(cell["terms"]),
+        pricing=pricing_of(cell["terms"]),
         reserved=cell["reserved"],
         request=None if cell["request"] is None else loads(cell["request"]),
     )
@@ -155,7 +155,8 @@ def charged_of(text: str) -> tuple[str, ...]:
     return tuple(loads(text)["charged"])
 
 
-def _pricing_of(text: str | None) -> Pricing | None:
+def pricing_of(text: str | None) -> Pricing | None:
+    """What an agent costs, of a run's terms."""
     prices = None if text is None else loads(text)["prices"]
     if prices is None:
         return None

@@ -117,7 +117,10 @@ class StoredSessions:
         values = {**visible(caller), "by_id": session_id, "by_user": user_id}
         rows = await self._fetch(_find_session(user_id is not None), values, is_quick=True)
         if not rows and caller.sees_all:
-            return await self._find_anybodys(caller, session_id, user_id)
+            session = await self._find_anybodys(caller, session_id, user_id)
+            if session is not None:
+                caller.reaches("session", session.id, session.owner)
+            return session
         return session_of(rows[0]) if rows else None
 
     async def _find_bound(self, key: str, session_id: str, user_id: str | None) -> Session | None:

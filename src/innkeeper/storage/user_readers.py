@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Table, bindparam, func, literal_column, select
+from sqlalchemy import ColumnElement, Table, bindparam, func, literal_column, select
 
 from innkeeper.storage import schema
 from innkeeper.storage.readers import Fetch
@@ -27,16 +27,31 @@ _OWNED = (
 )
 """What has owners and an index that begins with them."""
 
+Conditions = tuple[ColumnElement[bool], ...]
 
-def of_owner(table: Table) -> Statement:
-    """Every organization of a table is found by one step in the index, and looked into by another."""
+
+def _all(rows: Any) -> Conditions:
+    return ()
+
+
+def _waits_for_agent(rows: Any) -> Conditions:
+    return rows.c.status == literal_column("'deferred'"), rows.c.session_key.is_(None)
+
+
+def of_owner(table: Table, indexed: Callable[[Any], Conditions] = _all) -> Statement:
+    """Every organization of a table is found by one step in the index, and looked into by another.
+
+    `indexed` says which rows the index has.
+    """
     inner, following = table.alias("inner_rows"), table.alias("following")
-    first = select(func.min(table.c.organization).label("name")).cte("organizations", recursive=True)
-    after = select(func.min(following.c.organization)).where(following.c.organization > first.c.name).correlate(first)
+    least = select(func.min(table.c.organization).label("name")).where(*indexed(table))
+    first = least.cte("organizations", recursive=True)
+    is_behind = following.c.organization > first.c.name
+    after = select(func.min(following.c.organization)).where(is_behind, *indexed(following)).correlate(first)
     found = first.union_all(select(after.scalar_subquery()).where(first.c.name.is_not(None)))
     is_there = (
         select(literal_column("1"))
-        .where(inner.c.organization == found.c.name, inner.c.owner == bindparam("user"))
+        .where(inner.c.organization == found.c.name, inner.c.owner == bindparam("user"), *indexed(inner))
         .correlate(found)
         .exists()
     )
@@ -51,7 +66,7 @@ def of_end_user(table: Any) -> Any:
     return query.distinct()
 
 
-OWNERS = tuple(of_owner(table) for table in _OWNED)
+OWNERS = (*map(of_owner, _OWNED), of_owner(schema.injections, _waits_for_agent))
 _END_USERS = tuple(
     Statement(of_end_user(table), returns=True)
     for table in (

@@ -160,6 +160,9 @@ def _read_index(index: Path) -> Iterator[tuple[str, tuple[str, ...], int]]:
 def _noted(index: int, line: object) -> bool:
     data = json.dumps(line).encode() + b"\n"
     try:
-        return os.write(index, data) == len(data)
+        written = os.write(index, data)
+        if written < len(data):  # a disk that is full takes a part, and the next line would be added to it
+            os.ftruncate(index, os.fstat(index).st_size - written)
     except OSError:
         return False
+    return written == len(data)

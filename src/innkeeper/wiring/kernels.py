@@ -113,6 +113,12 @@ class Kernel:
         """Whether its services belong to the running event loop."""
         return self._started is not None and self._started.loop is asyncio.get_running_loop()
 
+    @property
+    def serving(self) -> Started | None:
+        """Its services, where their event loop runs, in whichever thread that is."""
+        started = self._started
+        return started if started is not None and started.loop.is_running() else None
+
     def keep_in(self, data_dir: Path) -> None:
         """Keep state in another folder from now on, whatever the settings say; for tests.
 
@@ -177,6 +183,7 @@ class Kernel:
         if started is not None and started.loop is asyncio.get_running_loop():
             patience = self.settings.drain_seconds
             await asyncio.gather(started.runs.drain(patience), started.control.drain(patience))
+            await started.control.close()  # whoever waits for a call of code yet is answered
             await started.session_tails.cut()
 
     async def stop(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,15 @@ import pytest
 from innkeeper import ServerBase
 from innkeeper.config import load_settings
 from tests.support.databases import a_copy_of, a_migrated_database
-from tests.support.handled import Journal, handle
+from tests.support.handled import Journal, ask, eventually, handle, log, read
 from tests.support.servers import serve_app
 
 Json = dict[str, Any]
+Served = tuple[str, Journal]
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Journal]]:
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("data")
     if request.param == "sqlite":
         yield from _served(folder, {})
@@ -31,7 +31,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield from _served(folder, {"database_url": url})
 
 
-def _served(folder: Path, settings: Json) -> Iterator[tuple[str, Journal]]:
+def _served(folder: Path, settings: Json) -> Iterator[Served]:
     app = ServerBase(settings=load_settings({"data_dir": folder, **settings}))
     journal = handle(app)
     with serve_app(app) as url:
@@ -39,13 +39,13 @@ def _served(folder: Path, settings: Json) -> Iterator[tuple[str, Journal]]:
 
 
 @pytest.fixture
-def http(served: tuple[str, Journal]) -> Iterator[httpx2.Client]:
+def http(served: Served) -> Iterator[httpx2.Client]:
     with httpx2.Client(base_url=served[0], timeout=30) as client:
         yield client
 
 
 @pytest.fixture
-def journal(served: tuple[str, Journal]) -> Iterator[Journal]:
+def journal(served: Served) -> Iterator[Journal]:
     journal = served[1]
     journal.began.clear()
     journal.heard.clear()
@@ -59,32 +59,6 @@ def journal(served: tuple[str, Journal]) -> Iterator[Journal]:
 @pytest.fixture
 def session(http: httpx2.Client) -> str:
     return str(http.post("/api/sessions", json={}).json()["session_id"])
-
-
-def ask(http: httpx2.Client, session: str, command_type: str, wait: float = 10, **fields: Any) -> httpx2.Response:
-    body = {"command_type": command_type, **fields}
-    return http.post(f"/api/sessions/{session}/commands", json=body, params={"wait": wait} if wait else None)
-
-
-def read(http: httpx2.Client, session: str, command: Json, wait: float = 10) -> Json:
-    answer = http.get(f"/api/sessions/{session}/commands/{command['command_id']}", params={"wait": wait})
-    assert answer.status_code == 200
-    told: Json = answer.json()
-    return told
-
-
-def log(http: httpx2.Client, session: str, event_type: str | None = None) -> list[Json]:
-    wanted = {"limit": 200} | ({} if event_type is None else {"event_type": event_type})
-    told: list[Json] = http.get(f"/api/sessions/{session}/events", params=wanted).json()["events"]
-    return told
-
-
-def eventually(told: Any, seconds: float = 10) -> None:
-    """Return once `told()` holds."""
-    deadline = time.monotonic() + seconds
-    while not told():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.01)
 
 
 def test_a_command_answers_at_once_and_tells_its_result_later(
@@ -223,6 +197,21 @@ def test_a_sequence_runs_one_after_another_whatever_becomes_of_each(
         "completed",
     ]
     assert journal.began == ["0", "1", "2"]
+
+
+def test_a_sequence_goes_on_one_after_another_past_one_that_is_cancelled(
+    http: httpx2.Client, session: str, journal: Journal
+) -> None:
+    path = f"/api/sessions/{session}/commands"
+    commands = [{"command_type": "Wait", "parameters": {"name": str(index)}} for index in range(3)]
+    told = http.post(f"{path}/batch", json={"commands": commands, "sequential": True}).json()["commands"]
+    eventually(lambda: journal.began == ["0"])
+    http.post(f"{path}/{told[1]['command_id']}/cancel").raise_for_status()
+    assert ask(http, session, "Add", parameters={"a": 1, "b": 2}).json()["status"] == "completed"
+    assert [read(http, session, command, wait=0)["status"] for command in told] == ["executing", "cancelled", "queued"]
+    journal.gate.set()
+    assert [read(http, session, command)["status"] for command in told] == ["completed", "cancelled", "completed"]
+    assert journal.began == ["0", "2"]
 
 
 def test_a_thousand_commands_are_accepted_at_once_and_all_end(

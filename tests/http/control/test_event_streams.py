@@ -9,6 +9,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from typing import Any
 from uuid import uuid4
@@ -26,6 +27,7 @@ from innkeeper.http.control import streams
 from tests.support.databases import a_copy_of, a_migrated_database
 from tests.support.inns import Inn, Json, declare
 from tests.support.servers import serve_app
+from tests.support.sizes import within
 from tests.support.tokens import a_token
 
 ANN_BOB_AND_A_READER = (("ann", "user"), ("bob", "user"), ("ann", "read"))
@@ -194,7 +196,7 @@ def test_stream_ends_with_its_session(inn: Inn, http: httpx2.Client, session_id:
         began = time.monotonic()
         assert http.delete(path.format(session_id)).status_code == 204
         assert ending(connection) == (4404, "The session was deleted.")
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < within(0.5, 5)
 
 
 def test_what_a_client_says_is_not_heeded(inn: Inn, http: httpx2.Client, session_id: str) -> None:
@@ -215,7 +217,7 @@ def test_client_that_talks_without_end_is_read_slowly_and_held_up_alone(
         assert time.monotonic() - began > 1.5
         began = time.monotonic()
         publish(http, session_id, 1)
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < within(0.5, 5)
         connection.socket.shutdown(socket.SHUT_RDWR)
 
 
@@ -223,7 +225,7 @@ def test_client_that_talks_without_end_is_read_slowly_and_held_up_alone(
 def test_client_that_never_reads_is_let_go_and_can_come_back_where_it_was(
     inn: Inn, http: httpx2.Client, session_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "STALLED_SECONDS", 0.5)
+    monkeypatch.setattr(streams, "STALLED_SECONDS", 1.5)
     with closing(socket.socket()) as idle:
         idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         host, port = inn.url[7:].split(":")
@@ -233,10 +235,11 @@ def test_client_that_never_reads_is_let_go_and_can_come_back_where_it_was(
             + b"upgrade: websocket\r\nconnection: upgrade\r\n"
             b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n"
         )
-        with stream(inn, session_id) as connection:
+        with stream(inn, session_id) as connection, ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(receive, connection, 60)
             publish(http, session_id, 60, text="x" * 200_000)
-            assert [event["sequence"] for event in receive(connection, 60)] == list(range(1, 61)), "others go on"
-        deadline = time.monotonic() + 10
+            assert [event["sequence"] for event in reading.result()] == list(range(1, 61)), "others go on"
+        deadline = time.monotonic() + 30
         while (watching := _subscribers(inn)) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not watching, "the one that never reads is gone"
@@ -280,7 +283,7 @@ def test_subscribers_that_come_and_go_leave_nothing_behind(inn: Inn, http: httpx
     with stream(inn, session_id) as last:
         publish(http, session_id, 1)
         receive(last, 1)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while _subscribers(inn) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert _subscribers(inn) == 0

@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from innkeeper.core.sources import MAX_HANDLERS
+from innkeeper.services import causes
 from tests.support.coded import Coded, Room, coded_servers, error, running_coded
 
 Json = dict[str, Any]
@@ -81,6 +82,16 @@ def test_a_second_handler_for_a_command_is_refused(http: httpx2.Client, room: Ro
     assert (*error(answer), answer.json()["error"]["param"]) == (409, "HANDLER_CONFLICT", "command_type")
     assert Room.made(http).handle("command", "One", ECHO).status_code == 201
     assert [room.handle("event", "One", ECHO).status_code for _ in range(2)] == [201, 201]
+
+
+def test_where_python_handles_a_command_of_the_session_no_source_is_taken_for_it(coded: Coded) -> None:
+    with coded.client() as local, coded.client(user="root", role="admin") as admin:
+        room = Room.made(local)
+        coded.app.command("Mine", session_id=room.id)(lambda command: "Python")
+        answer = Room(admin, room.id).handle("command", "Mine", ECHO)
+        assert (*error(answer), answer.json()["error"]["param"]) == (409, "HANDLER_CONFLICT", "command_type")
+        assert Room(admin, room.id).handle("event", "Mine", ECHO).status_code == 201
+        assert room.command("Mine")["result"] == "Python"
 
 
 def test_of_many_that_register_for_one_command_at_once_one_does(room: Room) -> None:
@@ -177,6 +188,18 @@ def test_handlers_of_events_that_cause_each_other_come_to_an_end(room: Room) -> 
     (failed,) = room.eventually("HandlerFailed")
     assert "16 deep" in failed["data"]["error"]["message"]
     assert [event["data"]["n"] for event in room.events("Toll")] == list(range(17))
+
+
+def test_handlers_that_publish_more_and_more_come_to_an_end(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(causes, "MAX_CAUSED", 60)
+    source = "async def handle(event):\n    await publish_event('Toll')\n    await publish_event('Toll')"
+    for _ in range(3):
+        room.handle("event", "Toll", source)
+    room.publish("Toll")
+    room.eventually("HandlerFailed", 43)  # 63 were called, of whom 20 could publish
+    failed = room.events("HandlerFailed")
+    assert "called 60 times because of one" in failed[0]["data"]["error"]["message"]
+    assert len(room.events("Toll")) == 1 + 20
 
 
 def test_the_handlers_of_a_type_are_unregistered_together(room: Room) -> None:

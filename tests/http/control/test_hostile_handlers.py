@@ -21,6 +21,7 @@ from innkeeper.core.errors import CommandFailed
 from innkeeper.services.control import IN_HAND
 from tests.support.databases import a_copy_of, a_migrated_database
 from tests.support.servers import serve_app
+from tests.support.sizes import within
 
 Json = dict[str, Any]
 
@@ -86,7 +87,7 @@ def http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]:
 
 def _ask(http: httpx2.Client, command_type: str) -> Json:
     body = {"command_type": command_type}
-    told: Json = http.post("/api/sessions/s/commands", json=body, params={"wait": 3}).json()
+    told: Json = http.post("/api/sessions/s/commands", json=body, params={"wait": 20}).json()
     return told
 
 
@@ -109,7 +110,7 @@ def test_no_more_are_executed_at_a_time_however_many_ask_at_once(http: httpx2.Cl
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: http.post("/api/sessions/s/commands/batch", json=batch), range(8)))
     assert {answer.status_code for answer in answers} == {201}
-    assert CROWD.has_worked.wait(30)
+    assert CROWD.has_worked.wait(60)
     assert IN_HAND // 2 < CROWD.most <= IN_HAND
 
 
@@ -138,5 +139,5 @@ def test_a_handler_hears_that_its_session_was_deleted_elsewhere(postgres_url: st
         assert began.wait(10)
         asked = time.monotonic()
         assert other.delete("/api/sessions/s").status_code == 204
-        assert was_stopped.wait(20)
-        assert time.monotonic() - asked < 10
+        assert was_stopped.wait(40)
+        assert time.monotonic() - asked < within(10, 30)

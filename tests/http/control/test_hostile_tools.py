@@ -17,12 +17,14 @@ import httpx2
 import pytest
 
 from tests.sandbox.hostile import ATTACKS, CANARY, UNPARSABLE, VARIABLE, Attack
-from tests.support.coded import Coded, Room, coded_servers, error
+from tests.support.coded import Coded, Room, coded_servers, error, limited
+from tests.support.sizes import percentile, within
 
 API_KEY_SECRET = "api-key-secret-91f2c7d0-never-to-be-seen"
 HOSTS = ("echo", "fail")  # what the attacks believe to be there
 
 AT_A_TIME = 4
+TIMES = {"cpu_seconds": within(2.0, 0.5), "wall_seconds": within(10.0, 4.0)}
 
 
 class Records(logging.Handler):
@@ -58,7 +60,7 @@ def watched(url: str) -> Iterator[list[float]]:
     over, taken = threading.Event(), list[float]()
 
     def watch() -> None:
-        with httpx2.Client(base_url=url, timeout=10) as client:
+        with httpx2.Client(base_url=url, timeout=30) as client:
             while not over.wait(0.1):
                 began = time.monotonic()
                 assert client.get("/health").status_code == 200
@@ -70,7 +72,7 @@ def watched(url: str) -> Iterator[list[float]]:
             yield taken
         finally:
             over.set()
-            watching.result(20)
+            watching.result(60)
 
 
 def disguised(attack: Attack) -> Attack:
@@ -92,7 +94,7 @@ def test_no_hostile_tool_succeeds_and_nothing_leaks(coded: Coded, tmp_path: Path
     kept = tmp_path / "kept.txt"
     kept.write_text(CANARY)
     with logged() as records, coded.client(user="ann", scopes=["code"]) as http, watched(coded.url) as taken:
-        with ThreadPoolExecutor(AT_A_TIME) as threads:
+        with ThreadPoolExecutor(AT_A_TIME) as threads, limited(coded, **TIMES):
             asked = [threads.submit(attacked, http, disguised(attack), str(kept)) for attack in ATTACKS]
             ended = [one.result() for one in asked]
         room = Room.made(http)
@@ -113,7 +115,7 @@ def test_no_hostile_tool_succeeds_and_nothing_leaks(coded: Coded, tmp_path: Path
     assert kept.read_text() == CANARY
     assert not [text for text in records.texts for one in secrets[:3] if one in text]
     assert len(taken) > 10
-    assert sorted(taken)[len(taken) * 95 // 100] < 1.0, taken
+    assert percentile(taken, 95) < within(1.0, 4.0), taken
 
 
 def test_what_no_parser_may_be_hurt_by_is_refused(coded: Coded) -> None:

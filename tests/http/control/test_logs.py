@@ -40,7 +40,7 @@ def listed(http: httpx2.Client, **query: Any) -> list[Json]:
 
 def heard(http: httpx2.Client, **query: Any) -> list[Json]:
     """What is listed, once there is something: the server writes its own records after a while."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not (found := listed(http, **query)):
         assert time.monotonic() < deadline, "the server never wrote it"
         time.sleep(0.05)

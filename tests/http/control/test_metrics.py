@@ -23,6 +23,7 @@ from innkeeper.version import __version__
 from tests.support.inns import Inn, running_inn
 from tests.support.scrapes import Scrape, scrape, scraped_until
 from tests.support.servers import serve_app
+from tests.support.sizes import within
 
 JSON = "/api/observability/metrics"
 
@@ -249,7 +250,7 @@ def test_a_storm_of_scrapes_slows_nobody_and_everyone_is_answered(inn: Inn, http
             scraper.result(20)
     assert set(answered) == {200}
     assert len(answered) >= 16
-    assert statistics.median(meanwhile) < 10 * statistics.median(turns) + 0.05
+    assert statistics.median(meanwhile) < 10 * statistics.median(turns) + within(0.05, 0.5)
 
 
 def _timed_turn(http: httpx2.Client) -> float:

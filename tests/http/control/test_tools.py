@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +17,10 @@ import pytest
 
 from innkeeper.core.sources import MAX_TOOLS
 from innkeeper.ports.sandbox import Sandbox
+from innkeeper.sandbox import bubbles
 from innkeeper.sandbox.process import ProcessSandbox
-from tests.support.coded import Coded, Room, coded_servers, error, running_coded
+from innkeeper.services import source_code
+from tests.support.coded import Coded, Room, coded_servers, error, limited, running_coded
 from tests.support.databases import a_copy_of, a_migrated_database
 from tests.support.sandboxes import opened_or_skipped
 
@@ -268,9 +274,11 @@ def test_a_tool_that_raises_is_told_with_what_it_said(room: Room) -> None:
         ("import asyncio\nasync def tool(): await asyncio.sleep(10 ** 6)", "wall_seconds"),
     ],
 )
-def test_a_tool_beyond_a_limit_is_ended_and_the_limit_named(room: Room, source: str, limit: str) -> None:
+def test_a_tool_beyond_a_limit_is_ended_and_the_limit_named(coded: Coded, room: Room, source: str, limit: str) -> None:
     assert room.register(source).status_code == 201
-    answer = room.execute()
+    times = {"cpu_seconds": 20.0, "wall_seconds": 60.0}  # a busy machine needs them to come to any other limit
+    with limited(coded, **(times | {limit: 1.0} if limit in times else times)):
+        answer = room.execute()
     assert error(answer) == (422, "COMMAND_EXECUTION_FAILED")
     assert answer.json()["error"]["details"] == {"limit": limit}
     room.register("def honest(): return 'here'", "honest")
@@ -552,3 +560,73 @@ def test_the_process_sandbox_serves_the_same_routes(tmp_path: Path) -> None:
 async def _opened_and_closed(sandbox: Sandbox) -> None:
     await opened_or_skipped(sandbox)
     await sandbox.close()
+
+
+def test_calls_that_wait_for_the_sandbox_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source_code, "CALLS_OF_ONE", 2)
+    with (
+        running_coded(tmp_path) as coded,
+        coded.client(user="ann", scopes=["code"]) as ann,
+        coded.client(user="bob", scopes=["code"]) as bob,
+        ThreadPoolExecutor(3) as threads,
+    ):
+        rooms = [Room.made(ann), Room.made(bob)]
+        for room in rooms:
+            room.register("import time\ndef tool():\n    time.sleep(0.5)\n    return 1").raise_for_status()
+        asked = [threads.submit(rooms[0].execute) for _ in range(3)]
+        assert rooms[1].execute().json()["result"] == 1
+        answers = [one.result() for one in asked]
+        assert sorted(answer.status_code for answer in answers) == [200, 200, 429]
+        (refused,) = (answer for answer in answers if answer.status_code == 429)
+        assert error(refused) == (429, "RATE_LIMITED")
+        assert refused.headers["retry-after"]
+        assert rooms[0].execute().json()["result"] == 1
+
+
+def test_nothing_is_told_of_why_a_sandbox_cannot_be_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.run(_opened_and_closed(ProcessSandbox(1)))
+    programs, has_been = tmp_path / "programs", tmp_path / "programs/has-been"
+    programs.mkdir()
+    fake = programs / "bwrap"
+    fake.write_text(
+        f"#!/bin/sh\nif [ -e {has_been} ]; then echo 'bwrap: no {tmp_path}' >&2; exit 1; fi\n"
+        f'touch {has_been}\nexec {bubbles.find()} "$@"\n'
+    )
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    with (
+        running_coded(tmp_path / "data", code_execution="process") as coded,
+        coded.client(user="ann", scopes=["code"]) as ann,
+    ):
+        room = Room.made(ann)
+        assert room.register("def tool(): return 1").status_code == 201
+        assert room.handle("command", "Do", "def handle(command): return 1").status_code == 201
+        assert room.execute().json()["result"] == 1
+        for pid in _bubbles():
+            os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while _bubbles():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        told = room.execute()
+        assert error(told) == (500, "INTERNAL_ERROR")
+        failed = room.command("Do")
+        assert failed["status"] == "failed"
+        chat = {"agent_name": "scripted", "input": "call tool {}", "session_id": room.id}
+        said = ann.post("/chat", json=chat).text
+        assert "The tool failed" in said
+        assert str(tmp_path) not in f"{told.text}{failed}{said}{room.events()}"
+
+
+def _bubbles() -> list[int]:
+    """Those that this process has started and that live."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state, parent, *_ = folder.joinpath("stat").read_text().rpartition(")")[2].split()
+            is_bubble = b"--unshare-user" in folder.joinpath("cmdline").read_bytes()
+            if int(parent) == os.getpid() and is_bubble and state != "Z":
+                found.append(int(folder.name))
+    return found

@@ -156,6 +156,23 @@ def test_what_cannot_be_told_is_neither_done_nor_denied(
     assert since()[before:] == []
 
 
+def test_what_was_changed_of_anothers_and_cannot_be_told_is_not_answered_as_done(
+    inn: Inn, root: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = "cancelled by who cannot tell it"
+    performance, ann = inn.conduct(prompt), headers(inn, "ann")
+    turn = {"agent_name": "conducted", "input": prompt, "background": True}
+    run_id = httpx2.post(f"{inn.url}/chat", json=turn, headers=ann, trust_env=False).json()["run_id"]
+    assert performance.began.wait(20)
+    monkeypatch.setattr(journals, "LOCK_PATIENCE", 0.3)
+    with closing(sqlite3.connect(inn.database, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        answer = root.post(f"/runs/{run_id}/cancel")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "STORAGE_UNAVAILABLE")
+    ended = httpx2.get(f"{inn.url}/runs/{run_id}", params={"wait": 20}, headers=ann, timeout=30, trust_env=False).json()
+    assert ended["status"] == "cancelled", "asked again, it would be answered and told"
+
+
 def test_source_code_that_comes_and_goes_is_told_with_its_digest(tmp_path: Path) -> None:
     pytest.importorskip("pydantic_monty")
     source = "async def handle(thing): return 1"

@@ -7,6 +7,7 @@ Invariant: a run's log begins with `RunStarted` and ends with exactly one `RunEn
 
 from __future__ import annotations
 
+from innkeeper.core.events.checks import check_event
 from innkeeper.core.events.kinds import (
     ActionRequired,
     ActionsAnswered,
@@ -52,6 +53,7 @@ __all__ = [
     "ToolCalled",
     "ToolReturned",
     "UsageReported",
+    "check_event",
     "json_bytes",
     "json_string",
     "payload",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from fastapi import Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from starlette.requests import ClientDisconnect
 
-from innkeeper.core.commands import DEFAULT_TIMEOUT, MAX_BATCH, MAX_TIMEOUT, MIN_TIMEOUT, Priority
+from innkeeper.core.commands import DEFAULT_TIMEOUT, MAX_BATCH, MAX_TIMEOUT, MIN_TIMEOUT, Command, Priority
 from innkeeper.core.errors import (
     CommandNotFound,
     Forbidden,
@@ -19,6 +22,7 @@ from innkeeper.core.errors import (
     SessionNotFound,
     ShuttingDown,
     StorageUnavailable,
+    TooBusy,
     Unauthorized,
     UnsupportedMediaType,
 )
@@ -26,8 +30,10 @@ from innkeeper.core.session_events import TYPE
 from innkeeper.http.claims import REPLAYED, claim_of
 from innkeeper.http.control.views import CommandView
 from innkeeper.http.deps import CallerDep, ServicesDep
+from innkeeper.http.environments import refuse_variables
 from innkeeper.http.problems import problems
 from innkeeper.http.routes import needs, surface
+from innkeeper.http.sessions import UserId
 from innkeeper.http.traceparents import parent_of, trace_headers
 from innkeeper.services.commands import NewCommand
 
@@ -36,7 +42,7 @@ router = surface(prefix="/api/sessions/{session_id}/commands", tags=["Control: c
 _READS = problems(Unauthorized, Forbidden, SessionNotFound, CommandNotFound, Invalid, StorageUnavailable)
 _WRITES = problems(
     Unauthorized, Forbidden, SessionNotFound, HandlerNotFound, Invalid, IdempotencyMismatch, PayloadTooLarge,
-    UnsupportedMediaType, ShuttingDown, StorageUnavailable,
+    UnsupportedMediaType, TooBusy, ShuttingDown, StorageUnavailable,
 )  # fmt: skip
 TypeName = Annotated[str, Field(pattern=f"^{TYPE.pattern}$", strict=True)]
 Wait = Annotated[float, Query(ge=0, le=60, allow_inf_nan=False, description="Seconds to wait for its end.")]
@@ -113,10 +119,12 @@ async def execute_command(
     caller: CallerDep,
     services: ServicesDep,
     wait: Wait = 0,
+    user_id: UserId = None,
 ) -> CommandView:
     """Have a command executed. The answer comes at once, or, with `wait`, once it has ended or the time is over."""
+    refuse_variables(request, "a command")
     control = services.control
-    session = await services.sessions.get(caller, session_id)
+    session = await services.sessions.get(caller, session_id, user_id)
     claim = claim_of(request, request.scope["innkeeper.body"])
     (command, *_), is_repeated = await control.commands.accept(
         caller, session, [body.asked()], claim=claim, parent=parent_of(request)
@@ -126,7 +134,7 @@ async def execute_command(
         response.headers[REPLAYED] = "true"
     if wait:
         with suppress(StorageUnavailable):  # it is stored, and must not be asked for again
-            command = await control.commands.wait(caller, session, command.id, wait)
+            command = await _waited(request, control.commands.wait(caller, session, command.id, wait))
     return CommandView.of(command)
 
 
@@ -138,9 +146,11 @@ async def execute_batch(
     response: Response,
     caller: CallerDep,
     services: ServicesDep,
+    user_id: UserId = None,
 ) -> CommandBatch:
     """Have up to 1,000 commands executed. All are accepted, or none; the answer has them in order."""
-    session = await services.sessions.get(caller, session_id)
+    refuse_variables(request, "a command")
+    session = await services.sessions.get(caller, session_id, user_id)
     accepted, is_repeated = await services.control.commands.accept(
         caller,
         session,
@@ -157,18 +167,44 @@ async def execute_batch(
 
 @router.get("/{command_id}", responses=_READS, openapi_extra=needs("control:read"))
 async def get_command(
-    session_id: str, command_id: str, caller: CallerDep, services: ServicesDep, wait: Wait = 0
+    session_id: str,
+    command_id: str,
+    request: Request,
+    caller: CallerDep,
+    services: ServicesDep,
+    wait: Wait = 0,
+    user_id: UserId = None,
 ) -> CommandView:
     """A command and its result; with `wait`, once it has ended or the time is over."""
     commands = services.control.commands
-    session = await services.sessions.get(caller, session_id)
+    session = await services.sessions.get(caller, session_id, user_id)
     if wait:
-        return CommandView.of(await commands.wait(caller, session, command_id, wait))
+        return CommandView.of(await _waited(request, commands.wait(caller, session, command_id, wait)))
     return CommandView.of(await commands.get(caller, session, command_id))
 
 
 @router.post("/{command_id}/cancel", status_code=202, responses=_READS, openapi_extra=needs("control:write"))
-async def cancel_command(session_id: str, command_id: str, caller: CallerDep, services: ServicesDep) -> CommandView:
+async def cancel_command(
+    session_id: str, command_id: str, caller: CallerDep, services: ServicesDep, user_id: UserId = None
+) -> CommandView:
     """Ask a command to end. One that waits ends at once; one that has ended stays as it is."""
-    session = await services.sessions.get(caller, session_id)
+    session = await services.sessions.get(caller, session_id, user_id)
     return CommandView.of(await services.control.commands.cancel(caller, session, command_id))
+
+
+async def _waited(request: Request, waiting: Coroutine[Any, Any, Command]) -> Command:
+    """What is waited for; nobody looks for it on behalf of a client that has left. Raises: ClientDisconnect."""
+    ending, leaving = asyncio.create_task(waiting), asyncio.create_task(_left(request))
+    try:
+        await asyncio.wait((ending, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not ending.done():
+            raise ClientDisconnect
+        return ending.result()
+    finally:
+        ending.cancel()
+        leaving.cancel()
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

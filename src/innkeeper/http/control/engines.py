@@ -38,6 +38,7 @@ from innkeeper.http.deps import CallerDep, Limit, ServicesDep, caller_of, house_
 from innkeeper.http.problems import problems
 from innkeeper.http.requests import Named, printable
 from innkeeper.http.routes import needs, request_id_of, surface
+from innkeeper.http.sessions import UserId
 from innkeeper.http.turns import Answer, open_turn, wait_for_end
 from innkeeper.http.views import TenantView, UsageView, tenant
 from innkeeper.services.engines import EngineType
@@ -124,9 +125,10 @@ class CreateEngineRequest(BaseModel):
     engine_type: Named = Field(description="DummyEngine, or the name of an agent; see GET /api/engine-types.")
     model_name: Named | None = Field(default=None, description="The agent's own model if omitted.")
     session_id: Named | None = None
+    user_id: Named | None = Field(default=None, description="The end user of the session, or of the one that is made.")
     configuration: Configuration | None = None
 
-    _checked_names = field_validator("engine_type", "model_name", "session_id")(printable)
+    _checked_names = field_validator("engine_type", "model_name", "session_id", "user_id")(printable)
 
 
 class ExecuteEngineRequest(BaseModel):
@@ -239,6 +241,7 @@ async def create_engine(
         engine_type=body.engine_type,
         model_name=body.model_name,
         session_id=body.session_id,
+        user_id=body.user_id,
         configuration=_given(body.configuration, "configuration"),
         claim=claim_of(request, request.scope["innkeeper.body"]),
     )
@@ -252,12 +255,15 @@ async def list_engines(
     caller: CallerDep,
     services: ServicesDep,
     session_id: str | None = None,
+    user_id: UserId = None,
     status: EngineStatus | None = None,
     limit: Limit = 50,
     after: Annotated[str | None, Query(description="The id of the last engine of the page before.")] = None,
 ) -> EngineList:
     """Your engines, newest first; everybody's, for an admin."""
-    page, has_more = await services.engines.page(caller, limit=limit, after=after, session_id=session_id, status=status)
+    page, has_more = await services.engines.page(
+        caller, limit=limit, after=after, session_id=session_id, user_id=user_id, status=status
+    )
     return EngineList(engines=[EngineView.of(engine, caller) for engine in page], has_more=has_more)
 
 

@@ -15,6 +15,7 @@ from innkeeper.core.errors import (
     PayloadTooLarge,
     SessionNotFound,
     StorageUnavailable,
+    TooBusy,
     Unauthorized,
     UnsupportedMediaType,
 )
@@ -28,6 +29,7 @@ from innkeeper.http.control.views import EventView
 from innkeeper.http.deps import MAX_CURSOR, CallerDep, Limit, ServicesDep
 from innkeeper.http.problems import problems
 from innkeeper.http.routes import needs, surface
+from innkeeper.http.sessions import UserId
 from innkeeper.http.traceparents import parent_of
 from innkeeper.services.session_log import NewEvent
 
@@ -57,7 +59,7 @@ class NewEventRequest(BaseModel):
 
 
 class EventList(BaseModel):
-    """`total` counts all events that fit, not only those of this page."""
+    """`total` counts all events that fit, not only those of this page, which may be fewer than `limit`."""
 
     events: list[EventView]
     total: int
@@ -73,7 +75,7 @@ def _instant(moment: int | None) -> Instant | None:
     response_model=EventView,
     responses=problems(
         Unauthorized, Forbidden, SessionNotFound, Invalid, IdempotencyMismatch, PayloadTooLarge, UnsupportedMediaType,
-        StorageUnavailable,
+        TooBusy, StorageUnavailable,
     ),
     openapi_extra=needs("control:write"),
 )  # fmt: skip
@@ -84,9 +86,10 @@ async def publish_event(
     response: Response,
     caller: CallerDep,
     services: ServicesDep,
+    user_id: UserId = None,
 ) -> Any:
     """Add an event to the session's log. It is stored before the answer; its handlers are called after."""
-    session = await services.sessions.get(caller, session_id)
+    session = await services.sessions.get(caller, session_id, user_id)
     claim = claim_of(request, request.scope["innkeeper.body"])
     event, is_repeated = await services.control.log.publish(
         session, NewEvent(body.event_type, body.data, body.metadata), claim, parent_of(request)
@@ -107,14 +110,19 @@ async def list_events(
     until: Annotated[Time | None, Query(description="Only events before this moment.")] = None,
     limit: Limit = 50,
     offset: Annotated[int, Query(ge=0, le=MAX_CURSOR)] = 0,
+    user_id: UserId = None,
 ) -> Any:
-    """The session's events, oldest first. To read on, give the last `sequence` as `after`."""
+    """The session's events, oldest first, up to 4 MiB of them. To read on, give the last `sequence` as `after`."""
     wanted = EventFilter(event_type, after, _instant(since), _instant(until))
-    page, total = await services.control.log.page(caller, session_id, wanted, limit=limit, offset=offset)
+    session = await services.sessions.get(caller, session_id, user_id)
+    page, total = await services.control.log.page(session, wanted, limit=limit, offset=offset)
     return {"events": [shown(event) for event in page], "total": total}
 
 
 @router.get("/{event_id}", response_model=EventView, responses=_READS, openapi_extra=needs("control:read"))
-async def get_event(session_id: str, event_id: str, caller: CallerDep, services: ServicesDep) -> Any:
+async def get_event(
+    session_id: str, event_id: str, caller: CallerDep, services: ServicesDep, user_id: UserId = None
+) -> Any:
     """One event."""
-    return shown(await services.control.log.get(caller, session_id, event_id))
+    session = await services.sessions.get(caller, session_id, user_id)
+    return shown(await services.control.log.get(session, event_id))

@@ -23,13 +23,16 @@ from innkeeper.core.errors import (
     Unauthorized,
     UnsupportedMediaType,
 )
+from innkeeper.core.identity import Caller
+from innkeeper.core.sessions import Session
 from innkeeper.core.sources import HandlerDeclaration, HandlerKind
 from innkeeper.core.times import isoformat
 from innkeeper.http.claims import REPLAYED, claim_of
 from innkeeper.http.control.commands import TypeName
-from innkeeper.http.deps import CallerDep, ServicesDep
+from innkeeper.http.deps import CallerDep, Services, ServicesDep
 from innkeeper.http.problems import problems
 from innkeeper.http.routes import needs, surface
+from innkeeper.http.sessions import UserId
 
 router = surface(prefix="/api/sessions/{session_id}/handlers", tags=["Control: handlers"])
 
@@ -109,13 +112,14 @@ class Registrar:
     response: Response
     caller: CallerDep
     services: ServicesDep
+    user_id: UserId = None
 
 
 RegistrarDep = Annotated[Registrar, Depends()]
 
 
 async def _register(by: Registrar, kind: HandlerKind, type: str, source: str) -> HandlerView:
-    session = await by.services.sessions.get(by.caller, by.session_id)
+    session = await by.services.sessions.get(by.caller, by.session_id, by.user_id)
     claim = claim_of(by.request, by.request.scope["innkeeper.body"])
     handler, is_repeated = await by.services.control.code.add_handler(by.caller, session, kind, type, source, claim)
     if is_repeated:
@@ -123,16 +127,12 @@ async def _register(by: Registrar, kind: HandlerKind, type: str, source: str) ->
     return HandlerView.of(handler, session.id)
 
 
-async def _listed(session_id: str, caller: CallerDep, services: ServicesDep, kind: HandlerKind) -> HandlerList:
-    session = await services.sessions.get(caller, session_id)
+async def _listed(session: Session, services: Services, kind: HandlerKind) -> HandlerList:
     handlers = await services.control.code.registered(session, kind)
     return HandlerList(handlers=[HandlerView.of(one, session.id) for one in handlers], total=len(handlers))
 
 
-async def _unregister(
-    session_id: str, caller: CallerDep, services: ServicesDep, kind: HandlerKind, type: str
-) -> Response:
-    session = await services.sessions.get(caller, session_id)
+async def _unregister(session: Session, caller: Caller, services: Services, kind: HandlerKind, type: str) -> Response:
     await services.control.code.remove_handlers(caller, session, kind, type)
     return Response(status_code=204)
 
@@ -150,28 +150,34 @@ async def register_event_handler(body: NewEventHandler, by: RegistrarDep) -> Han
 
 
 @router.get("/commands", responses=_READS, openapi_extra=needs("control:read"))
-async def list_command_handlers(session_id: str, caller: CallerDep, services: ServicesDep) -> HandlerList:
+async def list_command_handlers(
+    session_id: str, caller: CallerDep, services: ServicesDep, user_id: UserId = None
+) -> HandlerList:
     """The command handlers that are registered in this session."""
-    return await _listed(session_id, caller, services, "command")
+    return await _listed(await services.sessions.get(caller, session_id, user_id), services, "command")
 
 
 @router.get("/events", responses=_READS, openapi_extra=needs("control:read"))
-async def list_event_handlers(session_id: str, caller: CallerDep, services: ServicesDep) -> HandlerList:
+async def list_event_handlers(
+    session_id: str, caller: CallerDep, services: ServicesDep, user_id: UserId = None
+) -> HandlerList:
     """The event handlers that are registered in this session."""
-    return await _listed(session_id, caller, services, "event")
+    return await _listed(await services.sessions.get(caller, session_id, user_id), services, "event")
 
 
 @router.delete("/commands/{command_type}", status_code=204, responses=_REMOVES, openapi_extra=needs("control:write"))
 async def unregister_command_handler(
-    session_id: str, command_type: str, caller: CallerDep, services: ServicesDep
+    session_id: str, command_type: str, caller: CallerDep, services: ServicesDep, user_id: UserId = None
 ) -> Response:
     """Forget the session's handler for commands of a type."""
-    return await _unregister(session_id, caller, services, "command", command_type)
+    session = await services.sessions.get(caller, session_id, user_id)
+    return await _unregister(session, caller, services, "command", command_type)
 
 
 @router.delete("/events/{event_type}", status_code=204, responses=_REMOVES, openapi_extra=needs("control:write"))
 async def unregister_event_handlers(
-    session_id: str, event_type: str, caller: CallerDep, services: ServicesDep
+    session_id: str, event_type: str, caller: CallerDep, services: ServicesDep, user_id: UserId = None
 ) -> Response:
     """Forget all of the session's handlers for events of a type."""
-    return await _unregister(session_id, caller, services, "event", event_type)
+    session = await services.sessions.get(caller, session_id, user_id)
+    return await _unregister(session, caller, services, "event", event_type)

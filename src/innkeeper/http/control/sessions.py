@@ -23,7 +23,7 @@ from innkeeper.http.deps import CallerDep, Limit, ServicesDep
 from innkeeper.http.problems import problems
 from innkeeper.http.requests import Named, addressable, printable
 from innkeeper.http.routes import needs, surface
-from innkeeper.http.sessions import delete
+from innkeeper.http.sessions import UserId, delete
 from innkeeper.http.views import is_absent
 
 router = surface(prefix="/api/sessions", tags=["Control: sessions"])
@@ -95,13 +95,15 @@ async def list_sessions(
 
 
 @router.get("/{session_id}", responses=_READS, openapi_extra=needs("control:read"))
-async def get_session(session_id: str, caller: CallerDep, services: ServicesDep) -> ControlSession:
+async def get_session(
+    session_id: str, caller: CallerDep, services: ServicesDep, user_id: UserId = None
+) -> ControlSession:
     """A session: `active`, or `archived`."""
-    return ControlSession.of(await services.sessions.get(caller, session_id), caller)
+    return ControlSession.of(await services.sessions.get(caller, session_id, user_id), caller)
 
 
 @router.delete("/{session_id}", status_code=204, responses=_READS, openapi_extra=needs("control:write"))
-async def delete_session(session_id: str, caller: CallerDep, services: ServicesDep) -> Response:
+async def delete_session(session_id: str, caller: CallerDep, services: ServicesDep, user_id: UserId = None) -> Response:
     """Remove a session with its messages, runs, events, commands, tools and handlers. What runs in it is ended."""
-    await delete(services, await services.sessions.get(caller, session_id))
+    await delete(services, await services.sessions.get(caller, session_id, user_id))
     return Response(status_code=204)

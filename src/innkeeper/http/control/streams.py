@@ -36,7 +36,7 @@ router = surface(prefix="/api/sessions", tags=["Control: events"])
 
 @router.websocket("/{session_id}/events/stream")
 async def stream_events(websocket: WebSocket) -> None:
-    """The session's events beyond `?after=`, then those that come."""
+    """The session's events beyond `?after=`, then those that come; `?user_id=` as elsewhere."""
     house = house_of(websocket)
     scope, receive, send = websocket.scope, websocket._receive, websocket._send
     assert (await receive())["type"] == "websocket.connect", "that is how every WebSocket begins"
@@ -63,7 +63,8 @@ async def _subscribed(websocket: WebSocket, house: House, caller: Caller) -> Sub
     """Raises: whatever a request would be refused with."""
     after = _cursor(websocket.query_params.get("after", "0"))
     services = await house.ready()
-    session = await services.sessions.get(caller, websocket.path_params["session_id"])
+    user_id = websocket.query_params.get("user_id")
+    session = await services.sessions.get(caller, websocket.path_params["session_id"], user_id)
     return await services.session_tails.subscribe(session, after)
 
 

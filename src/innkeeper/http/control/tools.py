@@ -29,6 +29,7 @@ from innkeeper.http.claims import REPLAYED, claim_of
 from innkeeper.http.deps import CallerDep, ServicesDep
 from innkeeper.http.problems import problems
 from innkeeper.http.routes import needs, surface
+from innkeeper.http.sessions import UserId
 from innkeeper.services.source_code import Where
 
 router = surface(prefix="/api/sessions/{session_id}/tools", tags=["Control: tools"])
@@ -103,10 +104,16 @@ class ToolCallResult(BaseModel):
     openapi_extra=needs("control:write"),
 )  # fmt: skip
 async def register_tool(
-    session_id: str, body: NewTool, request: Request, response: Response, caller: CallerDep, services: ServicesDep
+    session_id: str,
+    body: NewTool,
+    request: Request,
+    response: Response,
+    caller: CallerDep,
+    services: ServicesDep,
+    user_id: UserId = None,
 ) -> ToolView:
     """Register a tool, for this session's agents from their next run on. Its source is parsed and not run."""
-    session = await services.sessions.get(caller, session_id)
+    session = await services.sessions.get(caller, session_id, user_id)
     tool, is_repeated = await services.control.code.add_tool(
         caller,
         session,
@@ -122,9 +129,9 @@ async def register_tool(
 
 
 @router.get("", responses=_READS, openapi_extra=needs("control:read"))
-async def list_tools(session_id: str, caller: CallerDep, services: ServicesDep) -> ToolList:
+async def list_tools(session_id: str, caller: CallerDep, services: ServicesDep, user_id: UserId = None) -> ToolList:
     """The tools that are registered in this session."""
-    session = await services.sessions.get(caller, session_id)
+    session = await services.sessions.get(caller, session_id, user_id)
     tools = await services.control.code.tools(session)
     return ToolList(tools=[ToolView.of(tool, session.id) for tool in tools], total=len(tools))
 
@@ -133,15 +140,22 @@ async def list_tools(session_id: str, caller: CallerDep, services: ServicesDep) 
     "/{tool_name}/execute",
     responses={
         **_READS,
-        **problems(CodeExecutionDisabled, ToolNotFound, Invalid, CommandFailed, PayloadTooLarge, UnsupportedMediaType),
+        **problems(
+            CodeExecutionDisabled, ToolNotFound, Invalid, CommandFailed, PayloadTooLarge, UnsupportedMediaType, TooBusy
+        ),
     },
     openapi_extra=needs("control:write"),
 )
 async def execute_tool(
-    session_id: str, tool_name: str, body: ToolCallRequest, caller: CallerDep, services: ServicesDep
+    session_id: str,
+    tool_name: str,
+    body: ToolCallRequest,
+    caller: CallerDep,
+    services: ServicesDep,
+    user_id: UserId = None,
 ) -> ToolCallResult:
     """Call a tool and wait for what it returns. One that raises, or exceeds a limit, answers 422."""
-    session = await services.sessions.get(caller, session_id)
+    session = await services.sessions.get(caller, session_id, user_id)
     where = Where(session.owner, session.key, session.id)
     return ToolCallResult(
         tool_name=tool_name, result=await services.control.code.call_tool(where, tool_name, body.arguments)
@@ -154,8 +168,10 @@ async def execute_tool(
     responses={**_READS, **problems(CodeExecutionDisabled)},
     openapi_extra=needs("control:write"),
 )
-async def unregister_tool(session_id: str, tool_name: str, caller: CallerDep, services: ServicesDep) -> Response:
+async def unregister_tool(
+    session_id: str, tool_name: str, caller: CallerDep, services: ServicesDep, user_id: UserId = None
+) -> Response:
     """Forget a tool."""
-    session = await services.sessions.get(caller, session_id)
+    session = await services.sessions.get(caller, session_id, user_id)
     await services.control.code.remove_tool(caller, session, tool_name)
     return Response(status_code=204)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 
 from fastapi import Request
 from starlette.responses import Response
@@ -12,7 +11,6 @@ from innkeeper.core.errors import ShuttingDown
 from innkeeper.core.identity import Caller
 from innkeeper.core.runs import Run
 from innkeeper.http.answers import failed, run_headers
-from innkeeper.http.deps import house_of
 from innkeeper.http.problems import facts, problem_of
 from innkeeper.http.responses.events import ResponseEvents
 from innkeeper.http.responses.frames import DONE, EventEncoder, data_of, trouble_frame
@@ -68,10 +66,8 @@ async def _end_or_pause(turn: Turn, request: Request, folding: asyncio.Task[Resp
         waiting.cancel()
 
 
-def stream_of(
-    request: Request, caller: Caller, reading: RunReading, run: Run, encode: EventEncoder, turn: Turn | None
-) -> Stream:
-    """The events of a run's log; its reader may go on as long as its credential holds.
+def stream_of(reading: RunReading, run: Run, encode: EventEncoder, turn: Turn | None) -> Stream:
+    """The events of a run's log.
 
     A request that is made again is told what it was at first, though the run has gone on since.
     """
@@ -92,7 +88,6 @@ def stream_of(
         on_trouble=lambda error: trouble_frame(facts(problem_of(type(error)), str(error))),
         at_end=lambda: DONE,
         farewell=farewell,
-        vigil=partial(house_of(request).vigils.over, request.scope, caller),
         turn=turn,
         headers={"x-run-id": run.id} if turn is None else run_headers(turn),
     )

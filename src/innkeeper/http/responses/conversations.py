@@ -7,6 +7,7 @@ is made of its session, its message's position and its place in it. Items are ad
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import Query, Request, Response
@@ -33,7 +34,7 @@ from innkeeper.http.responses.items import read_input
 from innkeeper.http.responses.lists import ItemList, Order, PageLimit
 from innkeeper.http.responses.shown import Json, items_of
 from innkeeper.http.routes import needs, surface
-from innkeeper.http.sessions import delete
+from innkeeper.http.sessions import UserId, delete
 
 router = surface(prefix="/v1/conversations", tags=["Responses"])
 
@@ -94,23 +95,32 @@ async def create_conversation(
 
 
 @router.get("/{conversation_id}", responses=_READS, openapi_extra=needs("sessions:read"))
-async def get_conversation(conversation_id: str, caller: CallerDep, services: ServicesDep) -> Conversation:
+async def get_conversation(
+    conversation_id: str, caller: CallerDep, services: ServicesDep, user_id: UserId = None
+) -> Conversation:
     """A conversation, without its items."""
-    return Conversation.of(await services.sessions.get(caller, conversation_id))
+    return Conversation.of(await services.sessions.get(caller, conversation_id, user_id))
 
 
 @router.post("/{conversation_id}", responses=_WRITES, openapi_extra=needs("sessions:write"))
 async def update_conversation(
-    conversation_id: str, body: UpdateConversationRequest, caller: CallerDep, services: ServicesDep
+    conversation_id: str,
+    body: UpdateConversationRequest,
+    caller: CallerDep,
+    services: ServicesDep,
+    user_id: UserId = None,
 ) -> Conversation:
     """Replace a conversation's metadata."""
-    return Conversation.of(await services.sessions.update(caller, conversation_id, metadata=body.metadata))
+    changed = await services.sessions.update(caller, conversation_id, user_id=user_id, metadata=body.metadata)
+    return Conversation.of(changed)
 
 
 @router.delete("/{conversation_id}", responses=_READS, openapi_extra=needs("sessions:write"))
-async def delete_conversation(conversation_id: str, caller: CallerDep, services: ServicesDep) -> DeletedConversation:
+async def delete_conversation(
+    conversation_id: str, caller: CallerDep, services: ServicesDep, user_id: UserId = None
+) -> DeletedConversation:
     """Remove a conversation with everything that was said in it; what still runs in it is cancelled."""
-    session = await services.sessions.get(caller, conversation_id)
+    session = await services.sessions.get(caller, conversation_id, user_id)
     await delete(services, session)
     return DeletedConversation(id=session.id)
 
@@ -123,15 +133,16 @@ async def list_items(
     limit: PageLimit = 20,
     order: Order = "desc",
     after: Annotated[str | None, Query(description="The id of the last item of the page before.")] = None,
+    user_id: UserId = None,
 ) -> ItemList:
     """A page of what was said."""
-    session = await services.sessions.get(caller, conversation_id)
+    session = await services.sessions.get(caller, conversation_id, user_id)
     cursor = None if after is None else _place(session, after, "after")
     found: list[Json] = []
     position = None if cursor is None else cursor[0] + (1 if order == "desc" else -1)
     has_more = True
     while len(found) <= limit and has_more:
-        stored, has_more = await _read(services, caller, session, order, position, limit + 1)
+        stored, has_more = await _read(services, session, order, position, limit + 1)
         for one in stored:
             items = _items(session, one)
             if cursor is not None and one.position == cursor[0]:
@@ -142,11 +153,11 @@ async def list_items(
 
 
 async def _read(
-    services: Services, caller: Any, session: Session, order: str, position: int | None, limit: int
-) -> tuple[Any, bool]:
+    services: Services, session: Session, order: str, position: int | None, limit: int
+) -> tuple[Sequence[StoredMessage], bool]:
     if order == "asc":
-        return await services.sessions.page_of_messages(caller, session.id, limit=limit, after=position or 0)
-    return await services.sessions.messages_before(caller, session.id, limit=limit, before=position)
+        return await services.sessions.said_after(session, position or 0, limit)
+    return await services.sessions.said_before(session, position, limit)
 
 
 def _is_beyond(part: int, cursor: int, order: str) -> bool:
@@ -161,25 +172,30 @@ async def create_items(
     response: Response,
     caller: CallerDep,
     services: ServicesDep,
+    user_id: UserId = None,
 ) -> ItemList:
     """Add items at the end, without running anything."""
-    session = await services.sessions.get(caller, conversation_id)
+    session = await services.sessions.get(caller, conversation_id, user_id)
     messages = _messages(body.items)
     claim = claim_of(request, request.scope["innkeeper.body"])
     if not messages:
         return ItemList.of([], has_more=False)
-    stored, is_repeated = await services.sessions.append(caller, conversation_id, messages, claim=claim)
+    stored, is_repeated = await services.sessions.append(
+        caller, conversation_id, messages, user_id=user_id, claim=claim
+    )
     if is_repeated:
         response.headers[REPLAYED] = "true"
     return ItemList.of([item for one in stored for item in _items(session, one)], has_more=False)
 
 
 @router.get("/{conversation_id}/items/{item_id}", responses=_READS, openapi_extra=needs("sessions:read"))
-async def get_item(conversation_id: str, item_id: str, caller: CallerDep, services: ServicesDep) -> dict[str, Any]:
+async def get_item(
+    conversation_id: str, item_id: str, caller: CallerDep, services: ServicesDep, user_id: UserId = None
+) -> dict[str, Any]:
     """One item."""
-    session = await services.sessions.get(caller, conversation_id)
+    session = await services.sessions.get(caller, conversation_id, user_id)
     position, _ = _place(session, item_id, "item_id")
-    stored, _ = await services.sessions.page_of_messages(caller, session.id, limit=1, after=position - 1)
+    stored, _ = await services.sessions.said_after(session, position - 1, 1)
     for one in stored:
         for item in _items(session, one):
             if item["id"] == item_id:
@@ -192,9 +208,11 @@ async def get_item(conversation_id: str, item_id: str, caller: CallerDep, servic
     responses={**_READS, **problems(Unsupported)},
     openapi_extra=needs("sessions:write"),
 )
-async def delete_item(conversation_id: str, item_id: str, caller: CallerDep, services: ServicesDep) -> Conversation:
+async def delete_item(
+    conversation_id: str, item_id: str, caller: CallerDep, services: ServicesDep, user_id: UserId = None
+) -> Conversation:
     """Refused: a conversation only grows. Delete the conversation, or go on after an earlier response."""
-    await services.sessions.get(caller, conversation_id)
+    await services.sessions.get(caller, conversation_id, user_id)
     raise Unsupported(
         "Items are not removed one by one. Delete the conversation, or leave items behind by going on after an earlier"
         " response with previous_response_id.",

@@ -26,6 +26,7 @@ from innkeeper.core.events import json_bytes
 from innkeeper.core.identity import Caller
 from innkeeper.core.messages import Message
 from innkeeper.core.runs import UNDER_WAY, Run, RunStatus, StartRun
+from innkeeper.core.sessions import Session
 from innkeeper.http.bodies import parse_json
 from innkeeper.http.deps import Services
 from innkeeper.http.responses.items import Input, Item, read_input, references
@@ -82,17 +83,14 @@ async def prepare(
     """
     check_request(body)
     given = await read(services, caller, body)
-    if (session_id := body.conversation_id) is not None:
-        try:
-            session = await services.sessions.get(caller, session_id, body.end_user)
-        except SessionNotFound as error:
-            error.param = "conversation"
-            raise
-        caller = caller.acting_for(session.owner)
+    session = await _conversation(services, caller, body)
     if given.approvals or given.unmatched:
-        waiting = await _asking(services, caller, body, given)
+        acting = caller if session is None else caller.acting_for(session.owner)
+        waiting = await _asking(services, acting, body, given)
         if waiting is not None:
-            return Prepared(caller, await _answers(services, waiting, given, bool(body.stream)))
+            return Prepared(acting, await _answers(services, waiting, given, bool(body.stream)))
+    if session is not None and session.owner != caller.owner:  # nothing is said there in its owner's name
+        raise _no_conversation(body.conversation_id)
     if given.approvals:
         raise Invalid(
             "input: an approval answers the response that asked for it; name that as previous_response_id, or its"
@@ -106,6 +104,19 @@ async def prepare(
         history = await _history(services, caller, body)
         start = replace(start, messages=(*history, *start.messages), follows=None)
     return Prepared(caller, start)
+
+
+async def _conversation(services: Services, caller: Caller, body: ResponseRequest) -> Session | None:
+    if (session_id := body.conversation_id) is None:
+        return None
+    try:
+        return await services.sessions.get(caller, session_id, body.end_user)
+    except SessionNotFound:
+        raise _no_conversation(session_id) from None
+
+
+def _no_conversation(session_id: str | None) -> SessionNotFound:
+    return SessionNotFound(f"Session {session_id!r} does not exist.", param="conversation")
 
 
 async def read(services: Services, caller: Caller, body: InputRequest) -> Input:
@@ -218,7 +229,7 @@ async def _items_of(services: Services, caller: Caller, run_id: str, user: str |
         return {}
     if not is_kept(run) or user not in (None, run.user_id):
         return {}
-    output = (await response_of(services, caller, run))["output"]
+    output = (await response_of(services, run))["output"]
     return {item["id"]: item for item in (*asked_items(run), *output)}
 
 

@@ -36,11 +36,14 @@ class InputRequest(BaseModel):
     input: StrictStr | Items | None = None
     instructions: StrictStr | None = None
     previous_response_id: StrictStr | None = Field(default=None, max_length=256)
+    user: StrictStr | None = Field(default=None, max_length=256)
+
+    _checked_user = field_validator("user")(printable)
 
     @property
     def end_user(self) -> str | None:
         """Whose things alone the request may refer to, where it names an end user."""
-        return None
+        return self.user or None
 
 
 class ResponseRequest(InputRequest):
@@ -68,7 +71,6 @@ class ResponseRequest(InputRequest):
     truncation: Literal["auto", "disabled"] | None = None
     include: list[Any] | None = None
     metadata: dict[str, Any] | None = None
-    user: StrictStr | None = Field(default=None, max_length=256)
     service_tier: StrictStr | None = None
     safety_identifier: StrictStr | None = None
     prompt_cache_key: StrictStr | None = None
@@ -81,12 +83,8 @@ class ResponseRequest(InputRequest):
     grace: Number | None = Field(default=None, ge=0, le=3600)
     when_busy: Literal["queue", "reject", "interrupt"] | None = None
 
-    _checked_names = field_validator("user", "session_id")(printable)
+    _checked_names = field_validator("session_id")(printable)
     _checked_id = field_validator("session_id")(addressable)
-
-    @property
-    def end_user(self) -> str | None:
-        return self.user or None
 
     @property
     def conversation_id(self) -> str | None:

@@ -34,16 +34,16 @@ async def answer_resumed(
         return await _still_waiting(turn, caller, resume.stream)
     if resume.stream:
         encode = EventEncoder(started.run, after_seq=started.after)
-        return stream_of(request, caller, watched(turn), started.run, encode, turn)
+        return stream_of(watched(turn), started.run, encode, turn)
     if in_background:
         run = await turn.services.runs.get(caller, started.run.id)
-        return Answer(turn, data_of(await response_of(turn.services, caller, run)), headers=run_headers(turn))
+        return Answer(turn, data_of(await response_of(turn.services, run)), headers=run_headers(turn))
     return await whole_of(request, turn)
 
 
-async def still_asked(services: Services, caller: Caller, run: Run) -> Json:
+async def still_asked(services: Services, run: Run) -> Json:
     """The response of a run that waits for more decisions, with what it waits for as its output."""
-    shown = await response_of(services, caller, run)
+    shown = await response_of(services, run)
     asked = await services.runs.pauses.of_run(run.id)
     pending = {one.action.id for one in asked if one.status is ActionStatus.PENDING}
     left = [item for item in shown["output"] if item["id"] in pending or item.get("call_id") in pending]
@@ -53,7 +53,7 @@ async def still_asked(services: Services, caller: Caller, run: Run) -> Json:
 async def _still_waiting(turn: Turn, caller: Caller, streams: bool) -> Response:
     assert turn.started is not None, "the turn has been resumed"
     run = await turn.services.runs.get(caller, turn.started.run.id)
-    shown = await still_asked(turn.services, caller, run)
+    shown = await still_asked(turn.services, run)
     if not streams:
         return Answer(turn, data_of(shown), headers=run_headers(turn))
     body = b"".join(map(frame, told_at_once(shown))) + DONE

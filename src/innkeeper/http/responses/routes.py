@@ -46,6 +46,7 @@ from innkeeper.http.responses.shown import asked_items
 from innkeeper.http.responses.wholes import response_of
 from innkeeper.http.routes import needs, surface
 from innkeeper.http.turns import Answer, Turn, open_turn
+from innkeeper.services.identities import checked_user
 
 router = surface(prefix="/v1/responses", tags=["Responses"])
 
@@ -68,20 +69,20 @@ async def create_response(body: ResponseRequest, request: Request) -> Response:
     with refusals_by_our_names():
         turn = await open_turn(request, prepared.caller, prepared.what)
     if turn.started is not None and turn.started.tail is None:
-        return await _in_background(request, prepared.caller, turn, prepared.what.stream)
+        return await _in_background(prepared.caller, turn, prepared.what.stream)
     if prepared.what.stream:
         run = turn.tail.run
-        return stream_of(request, prepared.caller, turn.watch(), run, EventEncoder(run), turn)
+        return stream_of(turn.watch(), run, EventEncoder(run), turn)
     return await whole_of(request, turn)
 
 
-async def _in_background(request: Request, caller: Caller, turn: Turn, streams: bool) -> Response:
+async def _in_background(caller: Caller, turn: Turn, streams: bool) -> Response:
     assert turn.started is not None, "the turn has been started"
     run = turn.started.run
     if streams:
         reading = await turn.services.runs.follow(caller, run.id)
-        return stream_of(request, caller, reading, run, EventEncoder(run), turn)
-    shown = await response_of(turn.services, caller, run)
+        return stream_of(reading, run, EventEncoder(run), turn)
+    shown = await response_of(turn.services, run)
     return Answer(turn, data_of(shown), headers=run_headers(turn))
 
 
@@ -101,7 +102,6 @@ async def _find(services: Services, caller: Caller, named: str) -> Run:
     openapi_extra=needs("runs:read"),
 )  # fmt: skip
 async def get_response(
-    request: Request,
     response_id: str,
     caller: CallerDep,
     services: ServicesDep,
@@ -114,8 +114,8 @@ async def get_response(
     run = await _find(services, caller, response_id)
     if stream:
         reading = await services.runs.follow(caller, run.id)
-        return stream_of(request, caller, reading, run, EventEncoder(run, after=starting_after), None)
-    return _json(await response_of(services, caller, run))
+        return stream_of(reading, run, EventEncoder(run, after=starting_after), None)
+    return _json(await response_of(services, run))
 
 
 def _json(shown: Json) -> Response:
@@ -144,7 +144,7 @@ async def cancel_response(response_id: str, caller: CallerDep, services: Service
     run = await _find(services, caller, response_id)
     await services.runs.cancel(caller, run.id)
     await services.runs.wait(caller, run.id, _CANCEL_SECONDS)
-    return _json(await response_of(services, caller, await services.runs.get(caller, run.id)))
+    return _json(await response_of(services, await services.runs.get(caller, run.id)))
 
 
 @router.get("/{response_id}/input_items", responses=_READS, openapi_extra=needs("runs:read"))
@@ -175,11 +175,11 @@ class Compaction(BaseModel):
 async def compact(body: InputRequest, request: Request) -> Response:
     """Put a conversation into one item, word for word, to be sent back in its place."""
     house, caller = house_of(request), caller_of(request)
-    services = await house.ready()
+    services, user = await house.ready(), checked_user(caller, body.end_user)
     await house.agents.find(body.model)
     before: tuple[Message, ...] = ()
     if body.previous_response_id is not None:
-        previous = await find_previous(services, caller, body.previous_response_id)
+        previous = await find_previous(services, caller, body.previous_response_id, user)
         before = tuple(await services.sessions.until(caller, previous.id))
     given = await read(services, caller, body)
     messages = (*before, *given.messages)
@@ -193,8 +193,9 @@ async def compact(body: InputRequest, request: Request) -> Response:
 
 @router.post("/input_tokens", responses=problems(Invalid, Unsupported, Unauthorized, Forbidden, AgentNotFound),
              openapi_extra=needs("runs:write"))  # fmt: skip
-async def count_input_tokens(body: InputRequest, house: HouseDep) -> dict[str, Any]:
+async def count_input_tokens(body: InputRequest, caller: CallerDep, house: HouseDep) -> dict[str, Any]:
     """Refused: what an agent sends its model is known only when it does, and nothing is estimated."""
+    checked_user(caller, body.end_user)
     await house.agents.find(body.model)
     raise Unsupported(
         "Input tokens cannot be counted beforehand: an agent decides what its model is sent. The usage of a response"

@@ -53,6 +53,7 @@ from innkeeper.http.responses.resuming import still_asked
 from innkeeper.http.responses.routes import router
 from innkeeper.http.responses.wholes import told_at_once
 from innkeeper.http.traceparents import parent_of
+from innkeeper.http.trails import tell_on_socket
 from innkeeper.http.turns import Turn
 from innkeeper.services.readings import RunReading
 
@@ -197,19 +198,21 @@ class Connection:
             what = replace(what, request=echoed(body), parent=parent_of(self._websocket))
             with refusals_by_our_names():
                 await turn.start(prepared.caller, what)
+            await tell_on_socket(prepared.caller, self._websocket, self._house)
             events = await self._send_events(turn, 0, stream_id)
             if not what.recorded:
                 self._remember(events, what.messages, body.end_user)
             return
         with answers_by_our_names():
             started = await turn.resume(prepared.caller, what)
+        await tell_on_socket(prepared.caller, self._websocket, self._house)
         if started.tail is not None:
             events = await self._send_events(turn, started.after, stream_id)
             if not is_kept(started.run):
                 self._remember(events, started.run.input, body.end_user)
             return
         run = await self._services.runs.get(prepared.caller, started.run.id)
-        await self._send_whole(await still_asked(self._services, prepared.caller, run), stream_id)
+        await self._send_whole(await still_asked(self._services, run), stream_id)
 
     def _remember(self, events: ResponseEvents | None, messages: Sequence[Message], user: str | None) -> None:
         """What has ended can be followed; what waits for people is answered where it is kept meanwhile."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from innkeeper.core.identity import Caller
 from innkeeper.core.runs import UNDER_WAY, Run, RunStatus
 from innkeeper.core.times import unix_seconds
 from innkeeper.http.deps import Services
@@ -30,11 +29,11 @@ async def folded(reading: RunReading, run: Run, *, paused_beyond: int | None = N
     return events
 
 
-async def response_of(services: Services, caller: Caller, run: Run) -> Json:
+async def response_of(services: Services, run: Run) -> Json:
     """The response object of a run as it is now; what one that goes on has said so far is not told yet."""
     if run.status in UNDER_WAY:
         return response(run, STATUSES[run.status])
-    events = await folded(await services.runs.follow(caller, run.id), run)
+    events = await folded(services.runs.stored(run), run)
     return events.response(completed_at=completed_at(run), is_whole=True)
 
 

@@ -57,6 +57,7 @@ _NAMES = (
 )  # fmt: skip
 _PLACES = ", ".join(f"${number}" for number in range(1, len(_NAMES) + 1))
 _INSERT = f"INSERT INTO chat_logs ({', '.join(_NAMES)}) VALUES ({_PLACES}) ON CONFLICT (id) DO NOTHING"  # noqa: S608 - names of ours
+_FORGET_RUNS = "DELETE FROM chat_logs WHERE id = ANY($1::text[])"
 _FORGET_BEFORE = (
     "WITH gone AS (DELETE FROM chat_logs WHERE id IN (SELECT id FROM chat_logs WHERE id < $1 ORDER BY id LIMIT $2)"
     " RETURNING id) SELECT count(*) FROM gone"
@@ -106,6 +107,10 @@ class PostgresChatLogSink:
     async def write(self, rows: Sequence[ChatLog]) -> Mapping[str, str]:
         values = [_values(row) for row in rows]
         return await self._patiently(lambda connection: _write(connection, values))
+
+    async def forget_runs(self, run_ids: Sequence[str]) -> None:
+        ids = [run_id.removeprefix("run_") for run_id in run_ids]
+        await self._patiently(lambda connection: connection.execute(_FORGET_RUNS, ids))
 
     async def forget_before(self, before: Instant, limit: int) -> int:
         return await self._patiently(lambda connection: connection.fetchval(_FORGET_BEFORE, id_at(before), limit))

@@ -11,10 +11,9 @@ from typing import Any
 from sqlalchemy import Integer, Select, bindparam, case, delete, func, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from innkeeper.core.administration import CopiedChatLogs, DeriveChatLogs, Derived, ForgetChatLogs
+from innkeeper.core.administration import CopiedChatLogs, DeriveChatLogs, Derived, ForgetChatLogs, Uncopied
 from innkeeper.core.changes import Fence
 from innkeeper.core.logs import id_at
-from innkeeper.core.outcomes import Done
 from innkeeper.storage import schema
 from innkeeper.storage.statements import Program, Query, Statement
 
@@ -119,7 +118,10 @@ _SET_ASIDE_SESSION = Statement(
     returns=True,
 )
 _PUT_BACK = Statement(update(_outbox).where(_is_set_aside).values(topic=literal_column("'log'")))
-_COPIED = Statement(delete(_outbox).where(_is_copy, _outbox.c.run_id == bindparam("by_run")))
+_COPIED = Statement(
+    delete(_outbox).where(_is_copy, _outbox.c.run_id == bindparam("by_run")).returning(_outbox.c.run_id), returns=True
+)
+_KNOWN = Statement(select(_logs.c.id).where(_logs.c.id == bindparam("by_id")), returns=True)
 _OLD = Statement(
     select(_logs.c.id).where(_logs.c.id < bindparam("before")).order_by(_logs.c.id).limit(bindparam("limit")),
     returns=True,
@@ -154,9 +156,13 @@ def _write() -> Program:
 
 
 def copied(change: CopiedChatLogs, fence: Fence | None) -> Program:
+    gone = []
     for run_id in sorted(change.run_ids):  # everybody locks them in one order
-        yield Query(_COPIED, {"by_run": run_id})
-    return Done()
+        if (yield Query(_COPIED, {"by_run": run_id})):
+            continue  # else another process has copied it as well, or its row was erased
+        if not (yield Query(_KNOWN, {"by_id": run_id.removeprefix(RUN)})):
+            gone.append(run_id)
+    return Uncopied(tuple(gone))
 
 
 def forget(change: ForgetChatLogs, fence: Fence | None) -> Program:

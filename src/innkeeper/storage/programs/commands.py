@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Integer, bindparam, insert, literal_column, null, select, update
+from sqlalchemy import Integer, bindparam, case, insert, literal_column, null, select, update
 
 from innkeeper.core.changes import Fence
 from innkeeper.core.commands import Command, CommandError, CommandStatus, Hold
@@ -62,10 +62,14 @@ _is_held = (
 )
 _is_executing = _table.c.status == literal_column("'executing'")
 _ended: dict[str, Any] = {name: bindparam(f"new_{name}") for name in ("status", "result", "error", "ended_at")}
+_kept_parameters = case(
+    (_table.c.kind == literal_column("'reaction'"), literal_column("'{}'")), else_=_table.c.parameters
+)
+"""What a handler heard is in the session's log, and not kept once more for each that heard it."""
 _END = Statement(
     update(_table)
     .where(_is_held, _is_executing)
-    .values(_ended)
+    .values(_ended | {"parameters": _kept_parameters})
     .returning(_table.c.kind, _table.c.command_type, _table.c.started_at),
     returns=True,
 )
@@ -79,13 +83,17 @@ _END_QUEUED = Statement(
     update(_table)
     .where(_table.c.id == bindparam("by_id"), _table.c.status == literal_column("'queued'"))
     .values(_ended)
-    .returning(_table.c.kind, _table.c.command_type),
+    .returning(_table.c.waits_for),
     returns=True,
 )
 _FREE = Statement(
     update(_table).where(_table.c.waits_for == bindparam("by_id")).values(waits_for=null()).returning(_table.c.id),
     returns=True,
 )
+_PASS_ON = Statement(
+    update(_table).where(_table.c.waits_for == bindparam("by_id")).values(waits_for=bindparam("new_waits_for"))
+)
+"""Who waited for a command that never began waits for the one before it."""
 _RELEASE = Statement(
     update(_table)
     .where(_is_held, _is_executing)
@@ -266,14 +274,23 @@ def cancel(change: CancelCommand, fence: Fence | None) -> Program:
     cells = _end_cells(CommandStatus.CANCELLED, None, None, change.now)
     ended = yield Query(_END_QUEUED, {"by_id": command.id, **cells})
     if ended:
-        freed = yield Query(_FREE, {"by_id": command.id})
+        freed = yield from _let_go(command.id, ended[0][0])
         if cell is not None:
             note = _ended_note(command.id, command.command_type, CommandStatus.CANCELLED, change.now)
             yield from session_events.append(cell, (note,))
         gone = replace(command, status=CommandStatus.CANCELLED, ended_at=change.now)
-        return CancellingCommand(gone, freed=bool(freed))
+        return CancellingCommand(gone, freed=freed)
     asked = yield Query(_ASK, {"by_id": command.id})
     if asked:
         return CancellingCommand(replace(command, is_cancelling=True), asked[0][0])
     rows = yield Query(_FIND, by)
     return CancellingCommand(command_of(rows[0][:-1])) if rows else Missing()
+
+
+def _let_go(command_id: str, before: str | None) -> Program:
+    """Whether what waited for a command that never began may begin now, because nothing was before it."""
+    if before is not None:
+        yield Query(_PASS_ON, {"by_id": command_id, "new_waits_for": before})
+        return False
+    freed = yield Query(_FREE, {"by_id": command_id})
+    return bool(freed)

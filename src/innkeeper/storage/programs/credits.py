@@ -26,7 +26,7 @@ from innkeeper.core.credits import (
 from innkeeper.core.errors import InsufficientCredits, Invalid
 from innkeeper.core.outcomes import Done, Missing
 from innkeeper.core.times import Instant
-from innkeeper.core.usage import CreditRecord
+from innkeeper.core.usage import CreditRecord, Pricing
 from innkeeper.storage import schema
 from innkeeper.storage.programs import claims
 from innkeeper.storage.records import dumps, plain
@@ -130,7 +130,7 @@ def keep_reserved(organization: str, amount: int, held: Held, now: Instant) -> P
 def _too_little(terms: Terms, left: int, user: str) -> InsufficientCredits:
     needed = terms.least if terms.worst is None else terms.worst
     whose = "your organization has" if user == ORGANIZATION else "you have"
-    asked = "some credits" if terms.pricing is None else f"up to {needed.normalize():f} credits"
+    asked = f"up to {needed.normalize():f} credits" if needed else "some credits"
     return InsufficientCredits(
         f"This run may cost {asked}, and {whose} {credits_of(left).normalize():f} left.",
         details={"required": str(needed), "available": str(credits_of(left))},
@@ -140,8 +140,7 @@ def _too_little(terms: Terms, left: int, user: str) -> InsufficientCredits:
 def settle(change: EndRun, owner: Sequence[str], reserved: int, users: Sequence[str]) -> Program:
     """Take what the run has cost, at most what is there, and give back the rest of what was set aside."""
     organization, name = owner[0], f"run of {owner[-1]}"
-    rows = yield Query(_TRACKED, {"by_run": change.run_id})
-    total = sum((Decimal(credits) for (credits,) in rows), Decimal(0))
+    total = yield from _booked(change.run_id)
     held = yield from _hold(organization, users)
     for user, (available, aside) in held.items():
         own = min(reserved, aside)
@@ -153,6 +152,18 @@ def settle(change: EndRun, owner: Sequence[str], reserved: int, users: Sequence[
             yield _entry(
                 organization, user, "charge", -due, available + aside - own, entry_id, name, change.now, change.run_id
             )
+
+
+def room_of(run_id: str, pricing: Pricing | None) -> Program:
+    """How much a run may be charged yet, by its ceiling; `None` where it has none."""
+    if pricing is None or pricing.max_credits is None:
+        return None
+    return pricing.max_credits - (yield from _booked(run_id))
+
+
+def _booked(run_id: str) -> Program:
+    rows = yield Query(_TRACKED, {"by_run": run_id})
+    return sum((Decimal(credits) for (credits,) in rows), Decimal(0))
 
 
 def give_back(organization: str, users: Sequence[str], reserved: int) -> Program:
@@ -168,7 +179,7 @@ def _entry_id(run_id: str, now: Instant) -> str:
 
 
 def take(organization: str, users: Sequence[str], run_id: str, entry_id: str, cost: Decimal, now: Instant) -> Program:
-    """Take what was tracked after the end of a run, at most what is left."""
+    """Take what is due of what was tracked after the end of a run, at most what is left."""
     held = yield from _hold(organization, users)
     for user, (available, aside) in held.items():
         due = min(nanos(cost), available)

@@ -56,6 +56,14 @@ def _some(key: ColumnElement[str], is_theirs: ColumnElement[bool], *also: Any) -
     return Statement(select(key, *also).where(is_theirs).order_by(key).limit(_limit), returns=True)
 
 
+_NAMES = ("by_id", "by_run", "by_session", "by_owner")
+
+
+def _place_of(table: Table, run_id: ColumnElement[str]) -> tuple[ColumnElement[str], ...]:
+    """Of which run a row is, in which session, and whose that is: by that are found lines of a session that is gone."""
+    return run_id.label("run"), table.c.session_id, table.c.owner
+
+
 _session_names = (_sessions.c.id, _sessions.c.owner)
 _by_age = (_sessions.c.recorded, _sessions.c.key)
 _FIND_SESSIONS = (
@@ -67,14 +75,15 @@ _FIND_SESSIONS = (
 )
 # One that is under way goes with its session, which gives back what was set aside for it.
 _FIND_RUNS = tuple(
-    _some(_runs.c.id, is_theirs & _runs.c.ended_at.is_not(None)) for is_theirs in (_by_owner(_runs), _for_user(_runs))
+    _some(_runs.c.id, is_theirs & _runs.c.ended_at.is_not(None), *_place_of(_runs, _runs.c.id))
+    for is_theirs in (_by_owner(_runs), _for_user(_runs))
 )
 _files = schema.files
 _FIND_FILES = (_some(_files.c.id, _by_owner(_files)), _some(_files.c.id, _for_user(_files)))
 _its_organization = _logs.c.organization == bindparam("organization")
 _FIND_LOGS = (
-    _some(_logs.c.id, _by_owner(_logs), _logs.c.run_id),
-    _some(_logs.c.id, (_logs.c.user_id == _user) & _its_organization, _logs.c.run_id),
+    _some(_logs.c.id, _by_owner(_logs), *_place_of(_logs, _logs.c.run_id)),
+    _some(_logs.c.id, (_logs.c.user_id == _user) & _its_organization, *_place_of(_logs, _logs.c.run_id)),
 )
 _outbox = schema.outbox
 _OUTBOX = Statement(
@@ -83,15 +92,6 @@ _OUTBOX = Statement(
         _outbox.c.run_id == bindparam("by_run"),
     )
 )
-_OF_RUN = (
-    *(
-        Statement(delete(table).where(table.c.run_id == bindparam("by_run")))
-        for table in (schema.segments, schema.deliveries, schema.injections, schema.actions, schema.continuations)
-    ),
-    _OUTBOX,
-    Statement(delete(_runs).where(_runs.c.id == bindparam("by_run"))),
-)
-_OF_LOG = (_OUTBOX, Statement(delete(_logs).where(_logs.c.id == bindparam("by_id"))))
 _lines = schema.log_records
 _LINES_OF_SESSION = Statement(
     delete(_lines).where(
@@ -100,6 +100,16 @@ _LINES_OF_SESSION = Statement(
         _lines.c.owner == bindparam("by_owner"),
     )
 )
+_OF_RUN = (
+    *(
+        Statement(delete(table).where(table.c.run_id == bindparam("by_run")))
+        for table in (schema.segments, schema.deliveries, schema.injections, schema.actions, schema.continuations)
+    ),
+    _OUTBOX,
+    _LINES_OF_SESSION,
+    Statement(delete(_runs).where(_runs.c.id == bindparam("by_run"))),
+)
+_OF_LOG = (_OUTBOX, _LINES_OF_SESSION, Statement(delete(_logs).where(_logs.c.id == bindparam("by_id"))))
 _FIND_TOKENS = _some(_tokens.c.id, _by_owner(_tokens))
 _REVOKE = Statement(
     update(_tokens)
@@ -224,7 +234,8 @@ def _forget_files(statement: Statement, told: dict[str, Any]) -> Program:
 
 def _forget_each(statement: Statement, told: dict[str, Any], deletions: Sequence[Statement]) -> Program:
     rows = yield Query(statement, told)
-    for found, *run_id in rows:
+    for row in rows:
+        named = dict(zip(_NAMES, row, strict=False))
         for deletion in deletions:
-            yield Query(deletion, {**told, "by_run": run_id[0] if run_id else found, "by_id": found})
+            yield Query(deletion, {**told, **named})
     return len(rows)

@@ -63,18 +63,26 @@ _NEWEST = Statement(
         _is_running,
         *(_any(name, column) for name, column in (("id", _runs.c.id), ("session", _runs.c.session_key))),
         _any("agent", _runs.c.agent_name),
+        _any("user", _runs.c.user_id),
     )
     .order_by(unindexed(_runs.c.id).desc())
     .limit(literal_column("1")),
     returns=True,
 )
 _SESSION_OF = Statement(
-    select(_runs.c.session_key, _runs.c.recorded, _runs.c.ended_at, _runs.c.agent_name).where(
+    select(_runs.c.session_key, _runs.c.recorded, _runs.c.ended_at, _runs.c.agent_name, _runs.c.user_id).where(
         _runs.c.id == bindparam("by_id"),
         _runs.c.organization == bindparam("by_organization"),
         _runs.c.owner == bindparam("by_owner"),
     ),
     returns=True,
+)
+_first_user = select(_runs.c.user_id).where(_runs.c.id == _table.c.first_run_id).scalar_subquery()
+_is_for_agent = (
+    _table.c.session_key.is_(None)
+    & (_table.c.agent_name == bindparam("by_agent"))
+    # what a run of one end user left must not be told in another's
+    & or_(_table.c.first_run_id.is_(None), _first_user == bindparam("by_user"))
 )
 _WAITING = Statement(
     select(_table.c.id, _table.c.content)
@@ -83,10 +91,7 @@ _WAITING = Statement(
         _table.c.owner == bindparam("by_owner"),
         _table.c.status == literal_column("'deferred'"),
         _table.c.created_at > bindparam("after"),
-        or_(
-            _table.c.session_key == bindparam("by_session"),
-            _table.c.session_key.is_(None) & (_table.c.agent_name == bindparam("by_agent")),
-        ),
+        or_(_table.c.session_key == bindparam("by_session"), _is_for_agent),
     )
     .order_by(_table.c.number)
     .with_for_update(),
@@ -129,17 +134,21 @@ def accept(change: AcceptInjection, fence: Fence | None) -> Program:
         known = yield from claims.find(change.owner, change.claim, change.now)
         if known is not None:
             return known
-    session_key = change.session_key
+    session_key, user_id = change.session_key, change.user_id
     if change.run_id is not None:
         rows = yield _named(change)
         if not rows:
             return Missing()
-        ((key, recorded, _, agent_name),) = rows
+        ((key, recorded, _, agent_name, user_id),) = rows
+        if change.user_id not in (None, user_id) or change.session_key not in (None, key):
+            return Missing()
         session_key = key if recorded else None
         change = replace(change, agent_name=change.agent_name or agent_name)
     target = yield from _target(change, change.session_key, change.run_id)
     if target is None and session_key is not None:
         target = yield from _second_look(change, session_key)
+    if target is None and session_key is None and user_id not in (None, change.owner.user):
+        return Missing()  # the next run of the agent may be another end user's
     told = yield from insert_for(change, session_key, target)
     if change.claim is not None:
         yield claims.write(change.owner, change.claim, change.id, change.now)
@@ -174,6 +183,7 @@ def _target(change: AcceptInjection, session_key: str | None, run_id: str | None
         "any_id": run_id,
         "any_session": session_key,
         "any_agent": change.agent_name if change.names_agent else None,
+        "any_user": change.user_id,
     }
     while rows := (yield Query(_NEWEST, wanted)):
         counted = yield Query(_COUNT, {"by_id": rows[0][0]})
@@ -222,6 +232,7 @@ def waiting_for(cell: Mapping[str, Any], agent_name: str, now: Instant) -> Query
             "by_owner": cell["owner"],
             "by_session": cell["key"],
             "by_agent": agent_name,
+            "by_user": cell["user_id"],
             "after": now - LIFETIME,
         },
     )

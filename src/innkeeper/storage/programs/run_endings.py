@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from sqlalchemy import bindparam, case, insert, literal_column, null, select, update
 
 from innkeeper.core.changes import EndRun, Fence, RecordCredits
@@ -14,7 +16,7 @@ from innkeeper.storage import schema
 from innkeeper.storage.programs import conversations, credits, deliveries, injections, session_events, sessions
 from innkeeper.storage.programs.logs import is_mine, mine
 from innkeeper.storage.programs.runs import NEXT, Cells
-from innkeeper.storage.records import charged_of, dumps, plain
+from innkeeper.storage.records import charged_of, dumps, plain, pricing_of
 from innkeeper.storage.statements import Program, Query, Statement
 
 _table = schema.runs
@@ -193,9 +195,13 @@ def record_credits(change: RecordCredits, fence: Fence | None) -> Program:
     if not rows:
         return Missing()
     *owner, terms, reserved, ended_at = rows[0]
+    if reserved is not None and ended_at is not None:
+        room = yield from credits.room_of(change.run_id, pricing_of(terms))
+        for record in change.records:
+            users, now = charged_of(terms), Instant(record.recorded_at)
+            due = record.credits if room is None else min(record.credits, max(room, Decimal(0)))
+            yield from credits.take(owner[0], users, change.run_id, record.id, due, now)
+            room = None if room is None else room - record.credits
     for record in change.records:
         yield credits.record(change.run_id, owner, record)
-        if reserved is not None and ended_at is not None:
-            users, now = charged_of(terms), Instant(record.recorded_at)
-            yield from credits.take(owner[0], users, change.run_id, record.id, record.credits, now)
     return Done()

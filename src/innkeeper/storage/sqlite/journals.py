@@ -9,6 +9,7 @@ Invariant: between BEGIN and the end of COMMIT nothing else touches the writing 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
 import time
@@ -114,7 +115,13 @@ class SqliteJournal:
                 self._is_busy = False
                 self._idle.set()
 
-        self._thread.submit(work).add_done_callback(report)
+        try:
+            self._thread.submit(work).add_done_callback(report)
+        except RuntimeError:  # the store was closed without waiting for us
+            for entry in batch:
+                entry.failure = StorageUnavailable("The store is closed.")
+            self._answer(batch)
+            self._turn(loop)
 
     def _transact(self, batch: list[_Entry]) -> None:
         self._apply(batch)
@@ -159,8 +166,9 @@ class SqliteJournal:
             self._answer(batch)
             self._turn(loop)
             return
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+        with contextlib.suppress(sqlite3.Error):  # else nobody would be answered; the next BEGIN tells
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
         if is_locked(error) and waited < LOCK_PATIENCE:
             self._queue.extendleft(reversed(batch))
             loop.call_later(_RETRY_EVERY, self._turn, loop, waited + _RETRY_EVERY)
