@@ -23,8 +23,8 @@ _logger = logging.getLogger(__name__)
 Connection = Any
 """asyncpg's own or its pool's proxy; asyncpg has no common type for the two."""
 
-PATIENCE = 5.0
-"""Seconds after which the store counts as not answering."""
+PATIENCE = 4.5
+"""Seconds after which the store counts as not answering: whoever asks is told so within five."""
 
 _FIRST_PAUSE, _LAST_PAUSE = 0.02, 0.5
 _LATE = 1.0
