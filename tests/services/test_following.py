@@ -196,6 +196,7 @@ async def test_whoever_comes_when_this_process_leaves_reads_what_is_stored(store
     assert await reading.next()
     assert await asyncio.wait_for(reading.next(), 30) is None
     assert reading.is_sent_away
+    assert not reading.is_complete, "the run goes on, and its reader is told where to read on"
 
 
 async def test_all_tails_of_a_run_are_cut_also_one_from_before_another_was_adopted(store: SqliteStore) -> None:

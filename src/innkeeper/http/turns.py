@@ -67,7 +67,7 @@ class Turn:
         if not self.joins_late:
             return self.services.runs.watch(tail, self.started.after if self.started is not None else 0)
         head = max(tail.head, tail.run.last_seq)
-        has_ended = tail.ended.done() or tail.run.status.is_terminal
+        has_ended = tail.has_ended or tail.run.status.is_terminal
         return self.services.runs.watch(tail, head - 1 if has_ended else head)  # of any run, the end is told
 
     @property

@@ -74,7 +74,7 @@ class RunReading:
     def is_complete(self) -> bool:
         """Whether it is known, without asking the store, that nothing follows what has been read."""
         tail = self._tail
-        return tail is not None and tail.ended.done() and tail.loss is None and tail.head == self.after
+        return tail is not None and tail.has_ended and tail.loss is None and tail.head == self.after
 
     async def _ready(self) -> list[Segment]:
         """What is there now: from memory, or from the store when memory no longer reaches back that far."""

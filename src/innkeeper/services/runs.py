@@ -420,7 +420,7 @@ class Runs:
         """
         tail.readers += 1
         try:
-            while not tail.ended.done() or tail.ended.cancelled():
+            while not tail.has_ended:
                 if is_gone():
                     raise ReaderGone
                 if tail.is_cut or tail.ended.cancelled():

@@ -92,6 +92,11 @@ class Tail:
             self.ended.set_result(ending)
         self.wake()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is known here how the run ended, or that it waits for people."""
+        return self.ended.done() and not self.ended.cancelled()
+
     def lose(self, ending: Ending, why: InnkeeperError) -> None:
         """The run is over, and its log is gone before the rest of it was shown: readers are told `why`."""
         self.loss = why

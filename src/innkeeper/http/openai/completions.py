@@ -77,7 +77,7 @@ async def answer_completion(body: ChatCompletionRequest, request: Request, agent
 
 def _farewell(tail: Tail, _: int) -> bytes:
     """This process leaves. Where the run has ended with it, its log has said so."""
-    if tail.ended.done():
+    if tail.has_ended:
         return b""
     told = "The server is shutting down; the run goes on. Read it with GET /runs/{id}."
     return error_frame(facts(problem_of(ShuttingDown), told)) + DONE

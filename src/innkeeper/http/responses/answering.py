@@ -77,7 +77,7 @@ def stream_of(reading: RunReading, run: Run, encode: EventEncoder, turn: Turn | 
     def farewell(_: int) -> bytes:
         """This process leaves. Where the run has ended with it, its log has said so."""
         tail = None if turn is None or turn.started is None else turn.started.tail
-        if tail is not None and tail.ended.done():
+        if tail is not None and tail.has_ended:
             return b""
         told = f"The server is shutting down; the run goes on. Read it with GET /v1/responses/{response_id(run)}."
         return trouble_frame(facts(problem_of(ShuttingDown), told)).removesuffix(DONE)
